@@ -1,0 +1,348 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Page protocol, the holder side
+ * ==============================
+ *
+ * What a node knows of one page: does it hold it (to read: S; to write: M), and
+ * has it asked for it.  The home (core/dir.c) decides; here its answers and
+ * orders are turned into what happens to the clients' mappings.
+ *
+ *	           I                      S                      M
+ *	TOUCH r    GET_S, wait            map                    map
+ *	TOUCH w    GET_X, wait            GET_X, wait            map
+ *	PREFETCH   GET_S / GET_X          write: GET_X           -
+ *	GRANT_S    install -> S           EPROTO                 EPROTO
+ *	GRANT_X    install -> M           EPROTO                 EPROTO
+ *	GRANT_ZERO zeros -> M             EPROTO                 EPROTO
+ *	UPGRADE    EPROTO                 un-protect -> M        EPROTO
+ *	LOST       poison -> LOST         EPROTO                 EPROTO
+ *	RECALL_S   NOT_HELD               ACK_DATA               protect, ACK_DATA
+ *	                                                         -> S
+ *	RECALL_X   NOT_HELD               freeze, punch,         protect, freeze,
+ *	                                  ACK_DATA -> I          punch, ACK_DATA
+ *	                                                         -> I
+ *	INVAL      NOT_HELD               punch, ACK -> I        protect, punch,
+ *	                                                         ACK -> I
+ *	KEEP       keep bytes -> S        EPROTO                 EPROTO
+ *
+ *	With a request under way TOUCH and PREFETCH ask for nothing more; answers
+ *	without one are EPROTO.  REFUSED and RETRY end the request: who waits
+ *	touches again.  An upgrade that INVAL or RECALL_X crosses stays asked: the
+ *	home answers it with bytes.  LOST is left only by DISCARDED, which made the
+ *	page zeros: until then a touch of a lost page is poisoned again.
+ *
+ * The order of actions is the point [hazards A6, A7]: a page is first made
+ * read-only in every client, then its bytes are copied, then the hole is punched,
+ * which unmaps it everywhere, and only then does a message say so.  A page in S
+ * is read-only everywhere already.
+ *
+ * Residency [hazards B3]: one instruction may need two pages, and a page that is
+ * taken before its thread ran was moved for nothing.  So a page stays at least
+ * PAGE_RESIDENCY_US from its install; while the thread that it was installed for
+ * waits for another page it stays too, up to a cap drawn at its install; and when
+ * that thread got the other page, the residency starts anew.  A recall waits at
+ * most cap + PAGE_RESIDENCY_US.  The cap is random to break the tie of two nodes
+ * that hold one page each.
+ *
+ * Invariants:
+ *
+ *	P1  at most one request is under way, and none that asks for less than
+ *	    what is held.
+ *	P2  a deferred recall exists only for a page that is held.
+ */
+
+#include "core/page.h"
+
+#include <errno.h>
+
+#include "core/mutant.h"
+
+#define WANT (PAGE_F_WANT_S | PAGE_F_WANT_X)
+
+static struct page_action *emit(struct page_actions *out,
+                                enum page_action_kind kind)
+{
+	struct page_action *a = &out->v[out->n];
+
+	assert(out->n < PAGE_ACTIONS_MAX);
+	*a = (struct page_action){ .kind = kind };
+	out->n++;
+	return a;
+}
+
+/* --- requests ------------------------------------------------------------ */
+
+static void ask(struct page_entry *p, bool write, unsigned prefetch,
+                struct page_actions *out)
+{
+	p->flags |=
+		(uint8_t)((write ? PAGE_F_WANT_X : PAGE_F_WANT_S) | prefetch);
+	emit(out, write ? PAGE_SEND_GET_X : PAGE_SEND_GET_S);
+}
+
+static int on_touch(struct page_entry *p, const struct page_event *ev,
+                    struct page_actions *out)
+{
+	if (p->state == PAGE_LOST) {
+		emit(out, PAGE_POISON);
+		return 0;
+	}
+	if (p->state == PAGE_M || (p->state == PAGE_S && !ev->write)) {
+		emit(out, PAGE_MAP);
+		return 0;
+	}
+	emit(out, PAGE_WAIT);
+	if (!page_asked(p))
+		ask(p, ev->write, 0, out);
+	return 0;
+}
+
+static int on_prefetch(struct page_entry *p, const struct page_event *ev,
+                       struct page_actions *out)
+{
+	if (page_asked(p) || p->state == PAGE_LOST || p->state == PAGE_M)
+		return 0;
+	if (p->state == PAGE_S && !ev->write)
+		return 0;
+	ask(p, ev->write, PAGE_F_PREFETCH, out);
+	return 0;
+}
+
+/* --- answers ------------------------------------------------------------- */
+
+static void installed(struct page_entry *p, const struct page_event *ev)
+{
+	assert(ev->thread < PAGE_THREADS);
+	assert(ev->cap < 16);
+	p->flags &= (uint8_t) ~(WANT | PAGE_F_PREFETCH);
+	p->thread = (uint16_t)(ev->thread << 4 | ev->cap);
+	p->since_us = ev->now_us;
+}
+
+/* Bytes, or zeros, for a page that is not held. */
+static int on_grant(struct page_entry *p, const struct page_event *ev,
+                    struct page_actions *out)
+{
+	if (!page_asked(p) || page_held(p))
+		return -EPROTO;
+	if (ev->kind == PAGE_GRANT_S && (p->flags & PAGE_F_WANT_S) == 0)
+		return -EPROTO;
+	if (ev->kind == PAGE_GRANT_S) {
+		emit(out, PAGE_INSTALL_S);
+		p->state = MUTATE(4, PAGE_S, PAGE_M);
+	} else {
+		emit(out, ev->kind == PAGE_GRANT_X ? PAGE_INSTALL_M :
+		                                     PAGE_INSTALL_ZERO);
+		p->state = PAGE_M;
+	}
+	installed(p, ev);
+	return 0;
+}
+
+static int on_upgrade(struct page_entry *p, const struct page_event *ev,
+                      struct page_actions *out)
+{
+	if (MUTATE(5, p->state != PAGE_S, p->state == PAGE_M) ||
+	    (p->flags & PAGE_F_WANT_X) == 0)
+		return -EPROTO;
+	emit(out, PAGE_UNPROTECT);
+	p->state = PAGE_M;
+	installed(p, ev);
+	return 0;
+}
+
+static int on_lost(struct page_entry *p, struct page_actions *out)
+{
+	if (!page_asked(p) || page_held(p))
+		return -EPROTO;
+	p->flags &= (uint8_t) ~(WANT | PAGE_F_PREFETCH);
+	p->state = PAGE_LOST;
+	emit(out, PAGE_POISON);
+	return 0;
+}
+
+/* The request is void: whoever waits asks anew. */
+static int on_void(struct page_entry *p, const struct page_event *ev,
+                   struct page_actions *out)
+{
+	if (!page_asked(p))
+		return -EPROTO;
+	if (ev->kind == PAGE_REFUSED && (p->flags & PAGE_F_PREFETCH) == 0)
+		return -EPROTO;
+	p->flags &= (uint8_t) ~(WANT | PAGE_F_PREFETCH);
+	emit(out, PAGE_TOUCH_AGAIN);
+	return 0;
+}
+
+static int on_unreachable(struct page_entry *p, struct page_actions *out)
+{
+	p->flags &= (uint8_t) ~(WANT | PAGE_F_PREFETCH);
+	if (page_held(p))
+		return 0; /* what is held stays readable */
+	p->state = PAGE_LOST;
+	emit(out, PAGE_POISON);
+	return 0;
+}
+
+static int on_keep(struct page_entry *p, const struct page_event *ev,
+                   struct page_actions *out)
+{
+	if (p->state != PAGE_I || page_asked(p))
+		return -EPROTO;
+	emit(out, PAGE_KEEP_BYTES);
+	p->state = PAGE_S;
+	p->thread = 0;
+	p->since_us = ev->now_us - PAGE_RESIDENCY_US; /* for nobody: none */
+	return 0;
+}
+
+/* --- orders -------------------------------------------------------------- */
+
+/* Has `now` reached `at`?  Times wrap; they are never 2^31 us apart. */
+static bool reached(uint32_t now_us, uint32_t at_us)
+{
+	return (int32_t)(now_us - at_us) >= 0;
+}
+
+/* When the page may be recalled: `now` or earlier means at once. */
+static uint32_t ready_at(const struct page_entry *p, bool thread_waits,
+                         uint32_t thread_us, uint32_t now_us)
+{
+	uint32_t cap_us =
+		PAGE_CAP_MIN_US + (p->thread & 15u) * PAGE_CAP_STEP_US;
+	uint32_t at = p->since_us + PAGE_RESIDENCY_US;
+
+	if (!reached(now_us, at))
+		return at;
+	/* A page of long ago is nobody's first half of an instruction (and its
+	 * time may have wrapped: then it stays a little longer, once). */
+	if (page_thread(p) == 0 ||
+	    reached(now_us, p->since_us + cap_us + PAGE_RESIDENCY_US))
+		return now_us;
+	if (thread_waits && !reached(now_us, p->since_us + cap_us))
+		return p->since_us + cap_us;
+	if (!reached(now_us, thread_us + PAGE_RESIDENCY_US))
+		return thread_us + PAGE_RESIDENCY_US;
+	return now_us;
+}
+
+bool page_ready(const struct page_entry *p, bool thread_waits,
+                uint32_t thread_us, uint32_t now_us)
+{
+	return reached(now_us, ready_at(p, thread_waits, thread_us, now_us));
+}
+
+/* True: the recall waits for the residency. */
+static bool defer(struct page_entry *p, const struct page_event *ev,
+                  struct page_actions *out)
+{
+	uint32_t at = ready_at(p, ev->thread_waits, ev->thread_us, ev->now_us);
+
+	if (MUTATE(6, reached(ev->now_us, at), true)) {
+		p->flags &= (uint8_t)~PAGE_F_RECALLED;
+		return false;
+	}
+	p->flags |= PAGE_F_RECALLED;
+	emit(out, PAGE_DEFER)->until_us = at;
+	return true;
+}
+
+static int on_recall(struct page_entry *p, const struct page_event *ev,
+                     struct page_actions *out)
+{
+	bool owner = p->state == PAGE_M;
+
+	if (ev->deferred != ((p->flags & PAGE_F_RECALLED) != 0))
+		return -EPROTO;
+	if (!page_held(p)) {
+		emit(out, PAGE_SEND_NOT_HELD);
+		return 0;
+	}
+	if (defer(p, ev, out))
+		return 0;
+	if (owner && MUTATE(7, true, false))
+		emit(out, PAGE_PROTECT);
+	if (ev->kind == PAGE_RECALL_S) {
+		p->state = MUTATE(8, PAGE_S, owner ? PAGE_M : PAGE_S);
+		emit(out, PAGE_SEND_ACK_DATA);
+		return 0;
+	}
+	p->state = PAGE_I;
+	if (ev->kind == PAGE_INVAL) {
+		if (MUTATE(9, false, true))
+			emit(out, PAGE_SEND_ACK);
+		emit(out, PAGE_PUNCH);
+		if (MUTATE(9, true, false))
+			emit(out, PAGE_SEND_ACK);
+		return 0;
+	}
+	if (MUTATE(10, true, false))
+		emit(out, PAGE_FREEZE);
+	emit(out, PAGE_PUNCH);
+	if (MUTATE(10, false, true))
+		emit(out, PAGE_FREEZE);
+	emit(out, PAGE_SEND_ACK_DATA)->frozen = true;
+	return 0;
+}
+
+int page_handle(struct page_entry *p, const struct page_event *ev,
+                struct page_actions *out)
+{
+	int r = 0;
+
+	out->n = 0;
+	switch (ev->kind) {
+	case PAGE_TOUCH:
+		r = on_touch(p, ev, out);
+		break;
+	case PAGE_PREFETCH:
+		r = on_prefetch(p, ev, out);
+		break;
+	case PAGE_GRANT_S:
+	case PAGE_GRANT_X:
+	case PAGE_GRANT_ZERO:
+		r = on_grant(p, ev, out);
+		break;
+	case PAGE_UPGRADE:
+		r = on_upgrade(p, ev, out);
+		break;
+	case PAGE_GRANT_LOST:
+		r = on_lost(p, out);
+		break;
+	case PAGE_REFUSED:
+	case PAGE_RETRY:
+		r = on_void(p, ev, out);
+		break;
+	case PAGE_RECALL_S:
+	case PAGE_RECALL_X:
+	case PAGE_INVAL:
+		r = on_recall(p, ev, out);
+		break;
+	case PAGE_KEEP:
+		r = on_keep(p, ev, out);
+		break;
+	case PAGE_UNREACHABLE:
+		r = on_unreachable(p, out);
+		break;
+	case PAGE_DISCARDED:
+		if (p->state == PAGE_LOST)
+			p->state = PAGE_I;
+		break;
+	}
+	page_check(p);
+	return r;
+}
+
+void page_check(const struct page_entry *p)
+{
+	unsigned want = p->flags & WANT;
+
+	assert(p->state <= PAGE_LOST);
+	assert(want != WANT); /* P1 */
+	if (p->state == PAGE_M)
+		assert(want == 0); /* P1 */
+	if (p->state == PAGE_S)
+		assert(want != PAGE_F_WANT_S); /* P1 */
+	if ((p->flags & PAGE_F_RECALLED) != 0)
+		assert(page_held(p)); /* P2 */
+}

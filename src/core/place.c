@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Placement
+ * =========
+ *
+ * An extent that nobody has touched has no home.  The first node that faults on
+ * it claims it from the coordinator, which records the claim durably before it
+ * answers; then a first touch is a local affair.  Claims come in runs that double
+ * while a node keeps touching new memory in order (1, 2, 4 ... CLAIM_RUN_MAX
+ * extents), never across a stripe, and a new run is claimed when half of the last
+ * one is used up, so that a steady scan waits for the coordinator only at its
+ * start.  Claimed extents are opened in the same message: claimed but not opened
+ * means that they are zeros, whoever died [C3]; so the part of a run that is far
+ * ahead is only claimed, and opened when the scan comes near.
+ *
+ *	claimed and opened        claimed         unknown
+ *	|------------------------|---------------|-------
+ *	            ^ touched: within half a run of the end of what is open
+ *	              -> open the rest and claim the next run
+ */
+
+#include "core/place.h"
+
+#define STRIPE_BYTES (4ull << 20)
+
+void cut_init(struct cut *c, uint64_t bytes)
+{
+	uint64_t stripes = bytes / STRIPE_BYTES;
+
+	assert(bytes > 0);
+	assert(bytes % PAGE_BYTES == 0);
+	c->pages = bytes / PAGE_BYTES;
+	c->extents = (uint32_t)((c->pages + EXTENT_PAGES - 1) / EXTENT_PAGES);
+	if (stripes < 1)
+		stripes = 1;
+	if (stripes > STRIPES_MAX)
+		stripes = STRIPES_MAX;
+	c->stripes = (uint32_t)stripes;
+	assert(c->stripes <= c->extents);
+}
+
+uint32_t cut_stripe_extent(const struct cut *c, uint32_t s)
+{
+	assert(s <= c->stripes);
+	return (uint32_t)((uint64_t)s * c->extents / c->stripes);
+}
+
+/*
+ * The largest s with s * extents / stripes <= extent, in integers:
+ * s * extents < (extent + 1) * stripes.
+ */
+uint32_t cut_stripe_of(const struct cut *c, uint32_t extent)
+{
+	assert(extent < c->extents);
+	return (uint32_t)((((uint64_t)extent + 1) * c->stripes - 1) /
+	                  c->extents);
+}
+
+gpn_t cut_stripe_first(const struct cut *c, uint32_t s)
+{
+	return (gpn_t)cut_stripe_extent(c, s) * EXTENT_PAGES;
+}
+
+gpn_t cut_stripe_end(const struct cut *c, uint32_t s)
+{
+	return min_u64(cut_stripe_first(c, s + 1), c->pages);
+}
+
+/* Ask for [first, first + n), less what was asked or told already. */
+static void claim_run(struct place *p, uint32_t first, uint32_t n,
+                      uint32_t n_open, struct place_claim *claim)
+{
+	uint32_t end =
+		cut_stripe_extent(&p->cut, cut_stripe_of(&p->cut, first) + 1);
+
+	if (n > end - first)
+		n = end - first;
+	for (uint32_t i = 0; i < n; i++) {
+		struct extent *e = &p->extent[first + i];
+
+		/* A run stops at what somebody has, or what is asked. */
+		if (e->asked != 0 ||
+		    (e->home != 0 &&
+		     (e->home != p->self + 1u || e->opened != 0))) {
+			n = i;
+			break;
+		}
+	}
+	if (n == 0)
+		return;
+	for (uint32_t i = 0; i < n; i++)
+		p->extent[first + i].asked = 1;
+	claim->first = first;
+	claim->n = n;
+	claim->n_open = n_open < n ? n_open : n;
+	claim->ask = false;
+}
+
+/* An extent of ours is touched: is it time for the next run? */
+static void claim_ahead(struct place *p, struct claimant *c, uint32_t extent,
+                        struct place_claim *claim)
+{
+	uint32_t end =
+		cut_stripe_extent(&p->cut, cut_stripe_of(&p->cut, extent) + 1);
+	uint32_t run = c->run * 2;
+
+	/* Only a scan that works through its last run gets more. */
+	if (c->run == 0 || extent >= c->next ||
+	    c->next - extent > (c->run + 1) / 2 || c->next >= end)
+		return;
+	if (run > CLAIM_RUN_MAX)
+		run = CLAIM_RUN_MAX;
+	claim_run(p, c->next, run, run, claim);
+	if (claim->n > 0) {
+		c->next += claim->n;
+		c->run = run;
+	}
+}
+
+enum place_answer place_touch(struct place *p, uint32_t extent, node_id *home,
+                              struct place_claim *claim)
+{
+	struct extent *e = &p->extent[extent];
+	struct claimant *c = &p->stripe[cut_stripe_of(&p->cut, extent)];
+
+	claim->n = 0;
+	if (e->home == p->self + 1u && e->opened != 0) {
+		claim_ahead(p, c, extent, claim);
+		return PLACE_HERE;
+	}
+	if (e->home != 0 && e->home != p->self + 1u) {
+		*home = (node_id)(e->home - 1);
+		return PLACE_THERE;
+	}
+	if (e->asked == 0) {
+		c->run = extent == c->next && c->run > 0 ?
+		                 (uint32_t)min_u64(c->run * 2, CLAIM_RUN_MAX) :
+		                 1;
+		claim_run(p, extent, c->run, c->run, claim);
+		c->next = extent + claim->n;
+	}
+	return PLACE_WAIT;
+}
+
+enum place_answer place_asked(struct place *p, uint32_t extent, node_id *home,
+                              struct place_claim *claim)
+{
+	struct extent *e = &p->extent[extent];
+
+	claim->n = 0;
+	if (e->home == p->self + 1u && e->opened != 0)
+		return PLACE_HERE;
+	if (e->home != 0 && e->home != p->self + 1u) {
+		*home = (node_id)(e->home - 1);
+		return PLACE_THERE;
+	}
+	if (e->asked == 0) {
+		e->asked = 1;
+		claim->first = extent;
+		claim->n = 1;
+		/* Ours but not opened: the peer is about to touch it. */
+		claim->ask = e->home == 0;
+		claim->n_open = claim->ask ? 0 : 1;
+	}
+	return PLACE_WAIT;
+}
+
+void place_told(struct place *p, uint32_t extent, node_id home, bool opened,
+                uint32_t version)
+{
+	struct extent *e = &p->extent[extent];
+
+	e->asked = 0;
+	if (home == NODE_NONE || version < e->version)
+		return;
+	e->home = (uint16_t)(home + 1u);
+	e->opened = opened;
+	e->version = version;
+}
+
+void place_unanswered(struct place *p, uint32_t first, uint32_t n)
+{
+	for (uint32_t i = 0; i < n; i++)
+		p->extent[first + i].asked = 0;
+}
+
+void place_moved(struct place *p, uint32_t extent, uint32_t version)
+{
+	struct extent *e = &p->extent[extent];
+
+	if (e->home == p->self + 1u || version < e->version)
+		return;
+	e->home = 0;
+}
