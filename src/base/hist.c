@@ -130,6 +130,7 @@ double hist_mean(const struct hist *h)
 nsec_t hist_percentile(const struct hist *h, double percentile)
 {
 	uint64_t wanted, seen = 0;
+	uint32_t slot;
 
 	assert(percentile >= 0);
 	assert(percentile <= 100);
@@ -137,13 +138,13 @@ nsec_t hist_percentile(const struct hist *h, double percentile)
 		return 0;
 	wanted = (uint64_t)(percentile / 100 * (double)h->count + 0.5);
 	wanted = min_u64(max_u64(wanted, 1), h->count);
-	for (uint32_t i = 0; i < SLOTS; i++) {
-		seen += h->slot[i];
+	/* The slots' sum is the count, so the last slot is reached at most. */
+	for (slot = 0; slot < SLOTS - 1; slot++) {
+		seen += h->slot[slot];
 		if (seen >= wanted)
-			return min_u64(slot_last(i), h->max);
+			break;
 	}
-	assert(!"the slots' sum is the count");
-	return h->max;
+	return min_u64(slot_last(slot), h->max);
 }
 
 /* --- the .hgrm text ------------------------------------------------------ */
