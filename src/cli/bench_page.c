@@ -113,8 +113,12 @@ uint64_t bench_shuffle(uint64_t i, uint64_t n, uint64_t seed)
 
 gpn_t bench_walk_page(const struct bench_walk *w, uint64_t i)
 {
-	assert(i < w->places && w->first < w->wrap);
+	uint64_t at;
+
+	assert(i < w->places && w->first < w->wrap && w->dealt < w->deal);
 	if (w->shuffled)
 		i = bench_shuffle(i, w->places, w->seed);
-	return (w->first + i * w->step) % w->wrap;
+	at = (w->first + i * w->step) % w->wrap;
+	return (at / EXTENT_PAGES * w->deal + w->dealt) * EXTENT_PAGES +
+	       at % EXTENT_PAGES;
 }

@@ -43,14 +43,18 @@ uint8_t bench_byte(const struct bench_stamp *s, unsigned offset);
 /* --- orders -------------------------------------------------------------- */
 
 /*
- * Positions 0 .. places - 1 name the pages first, first + step, ... of a space
- * of `wrap` pages, behind whose end it goes on at page 0; shuffled or in order.
+ * Positions 0 .. places - 1 name the pages first, first + step, ... of a set of
+ * `wrap` pages, behind whose end it goes on at its page 0; shuffled or in order.
+ * The set is a space, or what one of `deal` nodes gets when a space's extents
+ * are dealt out in turn, so that every node has some in every stripe: number
+ * `dealt` gets extents dealt, dealt + deal, ...
  */
 struct bench_walk {
 	gpn_t first;
 	uint64_t places;
 	uint64_t step; /* at least 1 */
-	uint64_t wrap; /* pages of the space; first < wrap */
+	uint64_t wrap; /* pages of the set; first < wrap */
+	uint32_t deal, dealt; /* 1 and 0: the set is the space */
 	bool shuffled;
 	uint64_t seed; /* of the shuffle */
 };
