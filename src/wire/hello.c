@@ -26,6 +26,8 @@ static bool hello_good(const struct hello *h)
 	/* Nobody calls itself, and no coordinator another one. */
 	if (h->node == h->to_node)
 		return false;
+	if ((unsigned)h->refusal >= HELLO_REFUSAL_END)
+		return false;
 	if (h->shards > SHARDS_MAX || h->to_shard >= SHARDS_MAX)
 		return false;
 	/* A coordinator has no shards; its end is called 0. */
@@ -46,6 +48,7 @@ void hello_encode(const struct hello *h, struct wire_hello *out)
 		.from_shard = h->from_shard,
 		.to_shard = h->to_shard,
 		.shards = h->shards,
+		.refusal = (uint8_t)h->refusal,
 		.incarnation = le64_put(h->incarnation),
 		.to_incarnation = le64_put(h->to_incarnation),
 		.applied = le64_put(h->applied),
@@ -64,12 +67,13 @@ int hello_decode(const struct wire_hello *in, struct hello *ret)
 		.from_shard = in->from_shard,
 		.to_shard = in->to_shard,
 		.shards = in->shards,
+		.refusal = (enum hello_refusal)in->refusal,
 		.incarnation = le64_get(in->incarnation),
 		.to_incarnation = le64_get(in->to_incarnation),
 		.applied = le64_get(in->applied),
 	};
 
-	if (in->reserved != 0 || !hello_good(&h))
+	if (!hello_good(&h))
 		return -EPROTO;
 	memcpy(h.cluster, in->cluster, sizeof(h.cluster));
 	*ret = h;

@@ -38,13 +38,12 @@ enum run_rule {
 
 /* What `arg` may be. */
 enum arg_rule {
-	ARG_NONE,    /* zero */
-	ARG_ANY,     /* a number of the sender's */
-	ARG_MASK,    /* a second mask: RUN_GRANT looks at it */
-	ARG_NODE,    /* a node id */
-	ARG_HOME,    /* a node id or NODE_NONE, and a version of 32 bits */
-	ARG_CLAIM,   /* claim_decode() */
-	ARG_REFUSAL, /* enum hello_refusal */
+	ARG_NONE,  /* zero */
+	ARG_ANY,   /* a number of the sender's */
+	ARG_MASK,  /* a second mask: RUN_GRANT looks at it */
+	ARG_NODE,  /* a node id */
+	ARG_HOME,  /* a node id or NODE_NONE, and a version of 32 bits */
+	ARG_CLAIM, /* claim_decode() */
 };
 
 /* How long the payload may be. */
@@ -80,7 +79,7 @@ static const struct rule rules[MSG_TYPE_END] = {
 #define TAKEN(type, text) \
 	[MSG_##type] = { .name = text, .reserved = true }
 
-R(HELLO,      "hello",      NONE,    0,             NONE, NONE,   REFUSAL, HELLO),
+R(HELLO,      "hello",      NONE,    0,             NONE, NONE,   NONE,    HELLO),
 R(PING,       "ping",       NONE,    0,             NONE, NONE,   NONE,    NONE),
 R(ACKED,      "acked",      NONE,    0,             NONE, NONE,   NONE,    NONE),
 
@@ -276,8 +275,6 @@ static bool arg_good(const struct msg *m, enum arg_rule rule)
 		       (home < NODES_MAX || home == NODE_NONE);
 	case ARG_CLAIM:
 		return claim_decode(m->arg, &claim) == 0;
-	case ARG_REFUSAL:
-		return m->arg < HELLO_REFUSAL_END;
 	}
 	return false;
 }

@@ -108,7 +108,7 @@ enum {
  */
 enum msg_type {
 	/* Both ends of a connection; not numbered. */
-	MSG_HELLO = 1, /* payload: struct wire_hello; arg: enum hello_refusal */
+	MSG_HELLO = 1, /* payload: struct wire_hello */
 	MSG_PING = 2,  /* keep-alive: answered by ACKED */
 	MSG_ACKED = 3, /* only `ack` counts */
 
@@ -248,7 +248,7 @@ int wire_decode(const struct wire_hdr *in, struct msg *ret,
  *	    12     1  from_shard     the lane's end at the sender
  *	    13     1  to_shard       the lane's end at the receiver
  *	    14     1  shards         of the sender
- *	    15     1  reserved       zero
+ *	    15     1  refusal        enum hello_refusal
  *	    16     8  incarnation    of the sender
  *	    24     8  to_incarnation of the receiver, as the sender knows it
  *	    32     8  applied        highest seq of the receiver it has applied
@@ -258,7 +258,7 @@ struct wire_hello {
 	le16 version_min, version_max;
 	le32 features;
 	le16 node, to_node;
-	uint8_t from_shard, to_shard, shards, reserved;
+	uint8_t from_shard, to_shard, shards, refusal;
 	le64 incarnation, to_incarnation;
 	le64 applied;
 	uint8_t cluster[16];
@@ -266,7 +266,7 @@ struct wire_hello {
 static_assert(sizeof(struct wire_hello) == 56, "docs/protocol.md");
 
 /*
- * `arg` of a HELLO message; numbers are on the wire.  A hello that refuses is the last message of its
+ * Numbers are on the wire.  A hello that refuses is the last message of its
  * connection, and of its session.
  */
 enum hello_refusal {
@@ -281,6 +281,7 @@ struct hello {
 	uint32_t features;
 	node_id node, to_node;
 	uint8_t from_shard, to_shard, shards;
+	enum hello_refusal refusal;
 	uint64_t incarnation, to_incarnation;
 	uint64_t applied;
 	uint8_t cluster[16];

@@ -21,6 +21,7 @@ static const struct hello good = {
 	.from_shard = 1,
 	.to_shard = 15,
 	.shards = 2,
+	.refusal = HELLO_ENDED,
 	.incarnation = 0x1122334455667788,
 	.to_incarnation = 4,
 	.applied = 17,
@@ -43,6 +44,7 @@ static void what_was_said_is_heard(void **state)
 	assert_int_equal(h.from_shard, 1);
 	assert_int_equal(h.to_shard, 15);
 	assert_int_equal(h.shards, 2);
+	assert_int_equal(h.refusal, HELLO_ENDED);
 	assert_int_equal(h.incarnation, 0x1122334455667788);
 	assert_int_equal(h.to_incarnation, 4);
 	assert_int_equal(h.applied, 17);
@@ -87,7 +89,7 @@ static void nonsense_is_refused(void **state)
 	refused(offsetof(struct wire_hello, to_shard), SHARDS_MAX);
 	refused(offsetof(struct wire_hello, shards), 0);
 	refused(offsetof(struct wire_hello, shards), SHARDS_MAX + 1);
-	refused(offsetof(struct wire_hello, reserved), 1);
+	refused(offsetof(struct wire_hello, refusal), HELLO_REFUSAL_END);
 }
 
 static int agree(uint16_t our_min, uint16_t our_max, uint16_t their_min,

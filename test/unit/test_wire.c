@@ -348,7 +348,7 @@ static void control_fields_out_of_range_are_refused(void **state)
 	m.payload_bytes = 16;
 	REFUSED(m, payload_bytes, 8);
 	m = (struct msg){ .type = MSG_HELLO, .payload_bytes = 56 };
-	REFUSED(m, arg, HELLO_REFUSAL_END);
+	REFUSED(m, arg, 1);
 	REFUSED(m, payload_bytes, 57);
 	REFUSED(m, seq, 1);
 	m = (struct msg){ .type = MSG_ACKED };
