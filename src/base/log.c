@@ -64,8 +64,8 @@ static void put_text(struct line *l, const char *s)
 }
 
 /*
- * How many bytes the UTF-8 character at `s` takes, or 0 if it is none (RFC 3629:
- * neither overlong, nor a surrogate, nor beyond U+10FFFF).
+ * How many bytes the UTF-8 character at `s` takes, or 0 if it is none (RFC
+ * 3629: neither overlong, nor a surrogate, nor beyond U+10FFFF).
  */
 static size_t utf8_bytes(const char *s)
 {

@@ -155,7 +155,7 @@ int pidfile_write(const char *path, struct errmsg *em)
 		return errmsg_say(em, -EEXIST,
 		                  "process %d, named in %s, runs already",
 		                  (int)pid, path);
-	/* What is no pid file was not written by us, and is not ours to lose. */
+	/* What is no pid file was not written by us: leave it be. */
 	if (r != -ENOENT && r != -ESRCH)
 		return errmsg_set(em, r, "cannot use %s as a pid file", path);
 	snprintf(fresh, sizeof(fresh), "%s.new", path);

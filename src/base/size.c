@@ -9,7 +9,7 @@
 
 static const char units[] = "KMGT";
 
-/* How far the unit shifts, or -1 if `unit` is none. */
+/* How far the unit shifts, or -EINVAL if `unit` is none. */
 static int unit_shift(const char *unit)
 {
 	if (unit[0] == '\0' || strcasecmp(unit, "B") == 0)
@@ -21,7 +21,7 @@ static int unit_shift(const char *unit)
 		if (strcasecmp(unit, brief) == 0 || strcasecmp(unit, full) == 0)
 			return 10 * (int)(i + 1);
 	}
-	return -1;
+	return -EINVAL;
 }
 
 int size_parse(const char *text, uint64_t *ret, struct errmsg *em)

@@ -28,7 +28,7 @@ struct loop;
 
 struct loop_io {
 	int fd; /* the owner opens and closes it */
-	/* `events` are EPOLL* bits.  May remove and free this or any other io. */
+	/* `events` are EPOLL* bits.  May remove and free this or any io. */
 	void (*ready)(struct loop_io *io, uint32_t events);
 };
 
