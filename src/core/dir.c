@@ -69,208 +69,15 @@
  * Fairness: waiters are served round-robin by node number, starting after the
  * node served last; readers are served together.  A node waits for at most as
  * many turns as there are other nodes.
- *
- * The entry (8 bytes): flags; n inline holders in v.  More than three sharers
- * live in a pooled set whose number is in v[0..1].  Owned: v[0] is the owner,
- * v[1..2] the time in us.  Busy: v[0..1] is the transaction's number.  DIR_PAIR:
- * v[0] gave the page up as a writer so that v[1] could read; if v[1] is the one
- * who writes next, the page migrates.
  */
 
 #include "core/dir.h"
 
 #include <errno.h>
 
+#include "core/dir_txn.h"
 #include "core/mutant.h"
 #include "core/page.h"
-
-enum {
-	DIR_F_OWNED = 1,
-	DIR_F_LOST = 2,
-	DIR_F_BUSY = 4,
-	DIR_F_SET = 8,
-	DIR_F_MIGRATORY = 16,
-	DIR_F_PAIR = 32,
-};
-
-#define DIR_INLINE 3u
-
-enum asked { ASKED_INVAL = 1, ASKED_RECALL_S, ASKED_RECALL_X };
-enum { WAIT_S, WAIT_X, WAIT_D, WAITS };
-
-/* A transaction that serves nobody: only to make do without a pooled set. */
-enum { KIND_TRIM = 100 };
-
-struct dir_txn {
-	struct nodeset holders, awaiting, wait[WAITS];
-	uint32_t since_us; /* owned: since when */
-	uint32_t next;     /* free list */
-	node_id req;       /* being served, or NODE_NONE */
-	node_id served;    /* the one before: round-robin goes on behind it */
-	node_id giver, reader; /* DIR_PAIR, or NODE_NONE */
-	uint8_t kind;          /* what req wants: DIR_GET_S, ..., KIND_TRIM */
-	uint8_t asked;         /* of those awaited */
-	bool owned;
-};
-
-struct dir_set {
-	struct nodeset members;
-	uint32_t next;
-};
-
-struct dir {
-	struct dir_config cfg;
-	struct dir_txn *txn; /* numbered from 1 */
-	struct dir_set *set; /* numbered from 1 */
-	uint32_t free_txn, free_set, n_free_txn;
-};
-
-/* --- pools --------------------------------------------------------------- */
-
-size_t dir_bytes(const struct dir_config *cfg)
-{
-	return sizeof(struct dir) + (cfg->n_txn + 1) * sizeof(struct dir_txn) +
-	       (cfg->n_set + 1) * sizeof(struct dir_set);
-}
-
-struct dir *dir_init(const struct dir_config *cfg, void *mem)
-{
-	struct dir *d = mem;
-
-	assert(cfg->self < NODES_MAX);
-	assert(cfg->n_txn > 0);
-	memset(mem, 0, dir_bytes(cfg));
-	d->cfg = *cfg;
-	d->txn = (struct dir_txn *)(d + 1);
-	d->set = (struct dir_set *)(d->txn + cfg->n_txn + 1);
-	for (uint32_t i = cfg->n_txn; i > 0; i--) {
-		d->txn[i].next = d->free_txn;
-		d->free_txn = i;
-	}
-	for (uint32_t i = cfg->n_set; i > 0; i--) {
-		d->set[i].next = d->free_set;
-		d->free_set = i;
-	}
-	d->n_free_txn = cfg->n_txn;
-	return d;
-}
-
-static uint32_t handle_get(const struct dir_entry *e)
-{
-	return e->v[0] | (uint32_t)e->v[1] << 16;
-}
-
-static void handle_put(struct dir_entry *e, uint32_t h)
-{
-	e->v[0] = (uint16_t)h;
-	e->v[1] = (uint16_t)(h >> 16);
-}
-
-static bool busy(const struct dir_entry *e)
-{
-	return (e->flags & DIR_F_BUSY) != 0;
-}
-
-static struct dir_txn *txn_of(const struct dir *d, const struct dir_entry *e)
-{
-	assert(busy(e));
-	return &d->txn[handle_get(e)];
-}
-
-/* The holders of an entry that is not busy. */
-static void idle_holders(const struct dir *d, const struct dir_entry *e,
-                         struct nodeset *ret)
-{
-	if ((e->flags & DIR_F_SET) != 0) {
-		*ret = d->set[handle_get(e)].members;
-		return;
-	}
-	nodeset_clear(ret);
-	for (unsigned i = 0; i < e->n; i++)
-		nodeset_add(ret, e->v[i]);
-}
-
-/* Give the entry a transaction, which takes its holders over. */
-static struct dir_txn *txn_open(struct dir *d, struct dir_entry *e)
-{
-	uint32_t i = d->free_txn;
-	struct dir_txn *t = &d->txn[i];
-
-	assert(!busy(e));
-	if (i == 0)
-		return NULL;
-	d->free_txn = t->next;
-	d->n_free_txn--;
-
-	*t = (struct dir_txn){
-		.req = NODE_NONE,
-		.served = NODE_NONE,
-		.giver = NODE_NONE,
-		.reader = NODE_NONE,
-		.owned = (e->flags & DIR_F_OWNED) != 0,
-	};
-	idle_holders(d, e, &t->holders);
-	if (t->owned)
-		t->since_us = e->v[1] | (uint32_t)e->v[2] << 16;
-	if ((e->flags & DIR_F_PAIR) != 0) {
-		t->giver = e->v[0];
-		t->reader = e->v[1];
-	}
-	if ((e->flags & DIR_F_SET) != 0) {
-		d->set[handle_get(e)].next = d->free_set;
-		d->free_set = handle_get(e);
-	}
-	e->flags = (uint8_t)(DIR_F_BUSY |
-	                     (e->flags & (DIR_F_LOST | DIR_F_MIGRATORY)));
-	e->n = 0;
-	e->v[2] = 0;
-	handle_put(e, i);
-	return t;
-}
-
-/* Put the holders back into the entry; false if that needs a set we lack. */
-static bool txn_close(struct dir *d, struct dir_entry *e, struct dir_txn *t)
-{
-	unsigned n = nodeset_count(&t->holders);
-	uint32_t i = handle_get(e);
-
-	if (n > DIR_INLINE && d->free_set == 0)
-		return false;
-	e->flags &= DIR_F_LOST | DIR_F_MIGRATORY;
-	e->n = 0;
-	memset(e->v, 0, sizeof(e->v));
-	if (n > DIR_INLINE) {
-		uint32_t s = d->free_set;
-
-		d->free_set = d->set[s].next;
-		d->set[s].members = t->holders;
-		e->flags |= DIR_F_SET;
-		handle_put(e, s);
-	} else if (t->owned) {
-		assert(n == 1);
-		e->flags |= DIR_F_OWNED;
-		e->n = 1;
-		e->v[0] = nodeset_next(&t->holders, 0);
-		e->v[1] = (uint16_t)t->since_us;
-		e->v[2] = (uint16_t)(t->since_us >> 16);
-	} else {
-		if (n >= 2 && t->giver != NODE_NONE &&
-		    nodeset_has(&t->holders, t->giver) &&
-		    nodeset_has(&t->holders, t->reader)) {
-			e->flags |= DIR_F_PAIR;
-			e->v[e->n++] = t->giver;
-			e->v[e->n++] = t->reader;
-			nodeset_remove(&t->holders, t->giver);
-			nodeset_remove(&t->holders, t->reader);
-		}
-		NODESET_FOREACH(h, &t->holders)
-		e->v[e->n++] = h;
-	}
-	t->next = d->free_txn;
-	d->free_txn = i;
-	d->n_free_txn++;
-	return true;
-}
 
 /* --- actions ------------------------------------------------------------- */
 
@@ -496,7 +303,7 @@ static void go_on(struct dir *d, struct dir_entry *e, struct dir_txn *t,
 		}
 		if (next_waiter(t))
 			continue;
-		if (txn_close(d, e, t))
+		if (dir_txn_close(d, e, t))
 			return;
 
 		/* More sharers than an entry holds, and no set is free: let
@@ -520,13 +327,13 @@ static bool may_ask(const struct dir *d, const struct dir_entry *e,
 	bool holds = dir_holds(d, e, ev->from);
 	const struct dir_txn *t;
 
-	if (!busy(e)) {
+	if (!dir_busy(e)) {
 		if (ev->kind == DIR_GET_S)
 			return !holds;
 		return ev->kind != DIR_GET_X || !holds ||
 		       (e->flags & DIR_F_OWNED) == 0;
 	}
-	t = txn_of(d, e);
+	t = dir_txn_of(d, e);
 	if (ev->kind == DIR_DISCARD)
 		return !nodeset_has(&t->wait[WAIT_D], ev->from) &&
 		       !(t->req == ev->from && t->kind == DIR_DISCARD);
@@ -541,7 +348,7 @@ static bool may_ask(const struct dir *d, const struct dir_entry *e,
 static bool prefetch_ready(const struct dir *d, const struct dir_entry *e,
                            const struct dir_event *ev)
 {
-	if (busy(e) || (e->flags & DIR_F_LOST) != 0)
+	if (dir_busy(e) || (e->flags & DIR_F_LOST) != 0)
 		return false;
 	if (e->flags == 0 && e->n == 0)
 		return true;
@@ -560,7 +367,7 @@ static bool answer_at_once(struct dir *d, struct dir_entry *e,
 {
 	const unsigned special = DIR_F_SET | DIR_F_OWNED | DIR_F_LOST;
 
-	if (busy(e))
+	if (dir_busy(e))
 		return false;
 	if (e->n == 0 && (e->flags & (DIR_F_SET | DIR_F_LOST)) == 0) {
 		if (ev->kind == DIR_DISCARD) {
@@ -604,18 +411,18 @@ static int on_request(struct dir *d, struct dir_entry *e,
 
 	if (!may_ask(d, e, ev))
 		return -EPROTO;
-	if (ev->prefetch && MUTATE(2, !prefetch_ready(d, e, ev), busy(e))) {
+	if (ev->prefetch && MUTATE(2, !prefetch_ready(d, e, ev), dir_busy(e))) {
 		emit(out, DIR_SEND_REFUSED, ev->from);
 		return 0;
 	}
 	if (answer_at_once(d, e, ev, out))
 		return 0;
-	if (busy(e)) {
-		t = txn_of(d, e);
+	if (dir_busy(e)) {
+		t = dir_txn_of(d, e);
 		nodeset_add(&t->wait[wait[ev->kind]], ev->from);
 		return 0;
 	}
-	t = txn_open(d, e);
+	t = dir_txn_open(d, e);
 	if (t == NULL) {
 		emit(out, ev->prefetch ? DIR_SEND_REFUSED : DIR_SEND_AGAIN,
 		     ev->from);
@@ -635,9 +442,9 @@ static struct dir_txn *awaited(struct dir *d, const struct dir_entry *e,
 {
 	struct dir_txn *t;
 
-	if (!busy(e))
+	if (!dir_busy(e))
 		return NULL;
-	t = txn_of(d, e);
+	t = dir_txn_of(d, e);
 	return nodeset_has(&t->awaiting, from) ? t : NULL;
 }
 
@@ -763,13 +570,13 @@ static void on_gone(struct dir *d, struct dir_entry *e,
 	struct dir_txn *t;
 	bool held;
 
-	if (!busy(e)) {
+	if (!dir_busy(e)) {
 		if (!dir_holds(d, e, ev->from))
 			return;
-		t = txn_open(d, e);
+		t = dir_txn_open(d, e);
 		assert(t != NULL); /* the caller checks dir_free_txns() */
 	} else {
-		t = txn_of(d, e);
+		t = dir_txn_of(d, e);
 	}
 	for (unsigned w = 0; w < WAITS; w++)
 		nodeset_remove(&t->wait[w], ev->from);
@@ -819,96 +626,4 @@ int dir_handle(struct dir *d, struct dir_entry *e, const struct dir_event *ev,
 	}
 	dir_check(d, e);
 	return r;
-}
-
-/* --- looking ------------------------------------------------------------- */
-
-void dir_check(const struct dir *d, const struct dir_entry *e)
-{
-	const struct dir_txn *t;
-
-	if (!busy(e)) {
-		if ((e->flags & DIR_F_OWNED) != 0)
-			assert(e->n == 1); /* I1 */
-		if ((e->flags & DIR_F_SET) != 0)
-			assert(e->n == 0);
-		assert(e->n <= DIR_INLINE);
-		return;
-	}
-	t = txn_of(d, e);
-	if (t->owned)
-		assert(nodeset_count(&t->holders) == 1); /* I1 */
-	assert(!nodeset_empty(&t->awaiting));            /* I2 */
-	for (unsigned i = 0; i < NODESET_WORDS; i++) {
-		assert((t->awaiting.w[i] & ~t->holders.w[i]) == 0); /* I2 */
-		assert((t->wait[WAIT_S].w[i] & t->wait[WAIT_X].w[i]) == 0);
-		assert((t->wait[WAIT_S].w[i] & t->holders.w[i]) == 0); /* I4 */
-	}
-	if (t->req == NODE_NONE || t->kind == KIND_TRIM)
-		return;
-	if (t->kind != DIR_DISCARD) {
-		assert(!nodeset_has(&t->wait[WAIT_S], t->req)); /* I3 */
-		assert(!nodeset_has(&t->wait[WAIT_X], t->req)); /* I3 */
-		assert(!nodeset_has(&t->awaiting, t->req));     /* I5 */
-	}
-	if (t->kind == DIR_GET_S)
-		assert(!nodeset_has(&t->holders, t->req)); /* I4 */
-}
-
-enum dir_state dir_state(const struct dir_entry *e)
-{
-	if (busy(e))
-		return DIR_BUSY;
-	if ((e->flags & DIR_F_LOST) != 0)
-		return DIR_LOST;
-	if ((e->flags & DIR_F_OWNED) != 0)
-		return DIR_OWNED;
-	if ((e->flags & DIR_F_SET) != 0 || e->n > 0)
-		return DIR_SHARED;
-	return DIR_UNTOUCHED;
-}
-
-void dir_holders(const struct dir *d, const struct dir_entry *e,
-                 struct nodeset *ret)
-{
-	if (busy(e))
-		*ret = txn_of(d, e)->holders;
-	else
-		idle_holders(d, e, ret);
-}
-
-bool dir_holds(const struct dir *d, const struct dir_entry *e, node_id node)
-{
-	if (busy(e))
-		return nodeset_has(&txn_of(d, e)->holders, node);
-	if ((e->flags & DIR_F_SET) != 0)
-		return nodeset_has(&d->set[handle_get(e)].members, node);
-	for (unsigned i = 0; i < e->n; i++)
-		if (e->v[i] == node)
-			return true;
-	return false;
-}
-
-void dir_view(const struct dir *d, const struct dir_entry *e,
-              struct dir_view *ret)
-{
-	const struct dir_txn *t;
-
-	memset(ret, 0, sizeof(*ret));
-	ret->served = NODE_NONE;
-	if (!busy(e))
-		return;
-	t = txn_of(d, e);
-	ret->awaiting = t->awaiting;
-	ret->wait_s = t->wait[WAIT_S];
-	ret->wait_x = t->wait[WAIT_X];
-	ret->wait_d = t->wait[WAIT_D];
-	ret->served = t->req;
-	ret->kind = t->kind;
-	ret->asked = t->asked;
-}
-
-uint32_t dir_free_txns(const struct dir *d)
-{
-	return d->n_free_txn;
 }

@@ -18,9 +18,9 @@
 
 /* One page, at its home.  All zeros: nobody ever touched it. */
 struct dir_entry {
-	uint8_t flags; /* DIR_* of dir.c */
+	uint8_t flags; /* DIR_F_* of dir_txn.h */
 	uint8_t n;     /* inline holders */
-	uint16_t v[3]; /* holders; or a handle; or owner and time: see dir.c */
+	uint16_t v[3]; /* holders, a handle, or owner and time: dir_txn.h */
 };
 static_assert(sizeof(struct dir_entry) == 8, "with core/page.h 16 a page");
 
