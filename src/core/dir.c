@@ -34,8 +34,9 @@
  *	                                       wait to read -> shared
  *	busy, RECALL_X under way: ACK_DATA     GRANT_X -> owned
  *	busy, INVAL under way:    NOT_HELD     as ACK
- *	busy, RECALL under way:   NOT_HELD     lost: somebody broke a rule, and the
- *	                                       home does not guess [A8]
+ *	busy, RECALL under way:   NOT_HELD     off the holders; the last one: lost, for
+ *	                                       somebody broke a rule, and the home
+ *	                                       does not guess [A8]
  *	any:                      GONE         off holders and waiters; if the only
  *	                                       bytes went with it: lost
  *	all other combinations                 -EPROTO
@@ -448,6 +449,15 @@ static struct dir_txn *awaited(struct dir *d, const struct dir_entry *e,
 	return nodeset_has(&t->awaiting, from) ? t : NULL;
 }
 
+/* Nobody has its bytes any more. */
+static void lose(struct dir_entry *e, struct dir_txn *t)
+{
+	nodeset_clear(&t->holders);
+	nodeset_clear(&t->awaiting);
+	t->owned = false;
+	e->flags |= DIR_F_LOST;
+}
+
 static int on_ack(struct dir *d, struct dir_entry *e,
                   const struct dir_event *ev, struct dir_actions *out)
 {
@@ -458,6 +468,9 @@ static int on_ack(struct dir *d, struct dir_entry *e,
 	nodeset_remove(&t->awaiting, ev->from);
 	nodeset_remove(&t->holders, ev->from);
 	t->owned = false;
+	/* Whose copy was to stay may have died meanwhile. */
+	if (nodeset_empty(&t->holders) && t->kind != DIR_DISCARD)
+		lose(e, t);
 	if (MUTATE(3, nodeset_empty(&t->awaiting), true)) {
 		nodeset_clear(&t->awaiting);
 		go_on(d, e, t, ev, out);
@@ -541,15 +554,6 @@ static int on_ack_data(struct dir *d, struct dir_entry *e,
 	return 0;
 }
 
-/* Nobody has its bytes any more. */
-static void lose(struct dir_entry *e, struct dir_txn *t)
-{
-	nodeset_clear(&t->holders);
-	nodeset_clear(&t->awaiting);
-	t->owned = false;
-	e->flags |= DIR_F_LOST;
-}
-
 static int on_not_held(struct dir *d, struct dir_entry *e,
                        const struct dir_event *ev, struct dir_actions *out)
 {
@@ -559,7 +563,10 @@ static int on_not_held(struct dir *d, struct dir_entry *e,
 		return -EPROTO;
 	if (t->asked == ASKED_INVAL)
 		return on_ack(d, e, ev, out); /* its bytes were not wanted */
-	lose(e, t);
+	nodeset_remove(&t->awaiting, ev->from);
+	nodeset_remove(&t->holders, ev->from);
+	if (nodeset_empty(&t->holders))
+		lose(e, t);
 	go_on(d, e, t, ev, out);
 	return 0;
 }
