@@ -24,6 +24,9 @@
  *	INVAL      NOT_HELD               punch, ACK -> I        protect, punch,
  *	                                                         ACK -> I
  *	KEEP       keep bytes -> S        EPROTO                 EPROTO
+ *	UNREACHABLE
+ *	           poison -> LOST         asked to write: punch, -
+ *	                                  poison -> LOST
  *
  *	With a request under way TOUCH and PREFETCH ask for nothing more; answers
  *	without one are EPROTO.  REFUSED and RETRY end the request: who waits
@@ -174,14 +177,22 @@ static int on_void(struct page_entry *p, const struct page_event *ev,
 	return 0;
 }
 
-static int on_unreachable(struct page_entry *p, struct page_actions *out)
+/*
+ * Its home is dead.  What is held stays readable; but who waits for what only
+ * the home could give must not wait for ever.
+ */
+static void on_unreachable(struct page_entry *p, struct page_actions *out)
 {
-	p->flags &= (uint8_t) ~(WANT | PAGE_F_PREFETCH);
-	if (page_held(p))
-		return 0; /* what is held stays readable */
-	p->state = PAGE_LOST;
-	emit(out, PAGE_POISON);
-	return 0;
+	bool held = page_held(p);
+
+	if (!held || page_asked(p)) {
+		if (held)
+			emit(out, PAGE_PUNCH);
+		emit(out, PAGE_POISON);
+		p->state = PAGE_LOST;
+	}
+	/* Its orders are void too. */
+	p->flags &= (uint8_t) ~(WANT | PAGE_F_PREFETCH | PAGE_F_RECALLED);
 }
 
 static int on_keep(struct page_entry *p, const struct page_event *ev,
@@ -198,38 +209,41 @@ static int on_keep(struct page_entry *p, const struct page_event *ev,
 
 /* --- orders -------------------------------------------------------------- */
 
-/* Has `now` reached `at`?  Times wrap; they are never 2^31 us apart. */
-static bool reached(uint32_t now_us, uint32_t at_us)
+/*
+ * Is `at` still to come?  It is never more than max_us ahead, and times wrap
+ * after 71 minutes: what seems to be further ahead is long past.
+ */
+static bool ahead(uint32_t at_us, uint32_t now_us, uint32_t max_us)
 {
-	return (int32_t)(now_us - at_us) >= 0;
+	return at_us - now_us - 1 < max_us;
 }
 
-/* When the page may be recalled: `now` or earlier means at once. */
+/* When the page may be recalled: `now` means at once. */
 static uint32_t ready_at(const struct page_entry *p, bool thread_waits,
                          uint32_t thread_us, uint32_t now_us)
 {
 	uint32_t cap_us =
 		PAGE_CAP_MIN_US + (p->thread & 15u) * PAGE_CAP_STEP_US;
 	uint32_t at = p->since_us + PAGE_RESIDENCY_US;
+	uint32_t age_us = now_us - p->since_us;
 
-	if (!reached(now_us, at))
+	if (ahead(at, now_us, PAGE_RESIDENCY_US))
 		return at;
 	/* A page of long ago is nobody's first half of an instruction (and its
-	 * time may have wrapped: then it stays a little longer, once). */
-	if (page_thread(p) == 0 ||
-	    reached(now_us, p->since_us + cap_us + PAGE_RESIDENCY_US))
+	 * time may have wrapped: then it stays up to a cap longer, once). */
+	if (page_thread(p) == 0 || age_us >= cap_us + PAGE_RESIDENCY_US)
 		return now_us;
-	if (thread_waits && !reached(now_us, p->since_us + cap_us))
+	if (thread_waits && age_us < cap_us)
 		return p->since_us + cap_us;
-	if (!reached(now_us, thread_us + PAGE_RESIDENCY_US))
-		return thread_us + PAGE_RESIDENCY_US;
-	return now_us;
+	/* Twice: the thread's time may be another shard's, a little ahead. */
+	at = thread_us + PAGE_RESIDENCY_US;
+	return ahead(at, now_us, 2 * PAGE_RESIDENCY_US) ? at : now_us;
 }
 
 bool page_ready(const struct page_entry *p, bool thread_waits,
                 uint32_t thread_us, uint32_t now_us)
 {
-	return reached(now_us, ready_at(p, thread_waits, thread_us, now_us));
+	return ready_at(p, thread_waits, thread_us, now_us) == now_us;
 }
 
 /* True: the recall waits for the residency. */
@@ -238,7 +252,7 @@ static bool defer(struct page_entry *p, const struct page_event *ev,
 {
 	uint32_t at = ready_at(p, ev->thread_waits, ev->thread_us, ev->now_us);
 
-	if (MUTATE(6, reached(ev->now_us, at), true)) {
+	if (MUTATE(6, at == ev->now_us, true)) {
 		p->flags &= (uint8_t)~PAGE_F_RECALLED;
 		return false;
 	}
@@ -322,7 +336,7 @@ int page_handle(struct page_entry *p, const struct page_event *ev,
 		r = on_keep(p, ev, out);
 		break;
 	case PAGE_UNREACHABLE:
-		r = on_unreachable(p, out);
+		on_unreachable(p, out);
 		break;
 	case PAGE_DISCARDED:
 		if (p->state == PAGE_LOST)

@@ -52,7 +52,8 @@ enum page_event_kind {
 	PAGE_INVAL,
 	PAGE_KEEP,        /* home: keep these bytes, as a reader */
 	PAGE_DISCARDED,   /* home made it zeros, everywhere */
-	PAGE_UNREACHABLE, /* home is dead: what was asked will never come */
+	PAGE_UNREACHABLE, /* home is dead: what was asked will never come, and
+	                     a recall that was deferred is void */
 };
 
 struct page_event {
@@ -138,4 +139,10 @@ static inline bool page_asked(const struct page_entry *p)
 static inline uint16_t page_thread(const struct page_entry *p)
 {
 	return p->thread >> 4;
+}
+
+/* May home keep bytes that pass by?  (dir_event.may_keep, if it has a frame.) */
+static inline bool page_may_keep(const struct page_entry *p)
+{
+	return p->state == PAGE_I && !page_asked(p);
 }
