@@ -9,14 +9,14 @@
  * while a node keeps touching new memory in order (1, 2, 4 ... CLAIM_RUN_MAX
  * extents), never across a stripe, and a new run is claimed when half of the last
  * one is used up, so that a steady scan waits for the coordinator only at its
- * start.  Claimed extents are opened in the same message: claimed but not opened
- * means that they are zeros, whoever died [C3]; so the part of a run that is far
- * ahead is only claimed, and opened when the scan comes near.
+ * start.  What is claimed is opened in the same message: an extent that is homed
+ * here and not opened (the coordinator's answer was lost, or the space was bound
+ * to this node) is opened as if it were claimed.
  *
- *	claimed and opened        claimed         unknown
+ *	homed here and opened    asked for       unknown
  *	|------------------------|---------------|-------
  *	            ^ touched: within half a run of the end of what is open
- *	              -> open the rest and claim the next run
+ *	              -> claim and open the next run
  */
 
 #include "core/place.h"
