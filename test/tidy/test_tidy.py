@@ -131,6 +131,8 @@ PLANTED = [
     ('headers_compile_alone', 'src/core/dir.h', LICENCE + 'int x;\n', 1),
     ('every_file_is_built', 'src/core/page.c', LICENCE, 1),
     ('every_file_is_built', 'test/unit/test_page.c', LICENCE, 1),
+    ('every_file_is_built', 'src/core/meson.build',
+     HASH + "unit_tests += [\n  ['none', 'core'],\n]\n", 3),
     ('programs_have_their_manual', 'src/cli/main.c',
      LICENCE + 'x commands[] = {\n\t{ "down", cmd_down, "stop" },\n};\n', 1),
     ('programs_have_their_manual', 'docs/man/memspan-up.1.scd',
