@@ -109,11 +109,20 @@ static json_t *text_or_null(const char *text)
 	return text[0] != '\0' ? json_string(text) : json_null();
 }
 
+/* Counts and bytes as integers, which doubles hold exactly up to 2^53. */
+static json_t *number(bool there, double d)
+{
+	if (!there)
+		return json_null();
+	if (d >= 0 && d < 9e15 && (double)(json_int_t)d == d)
+		return json_integer((json_int_t)d);
+	return json_real(d);
+}
+
 static json_t *check_json(const struct check *k)
 {
-	json_t *value = k->measured ? json_real(k->value) : json_null();
-	json_t *limit = k->measured && k->limit >= 0 ? json_real(k->limit) :
-	                                               json_null();
+	json_t *value = number(k->measured, k->value);
+	json_t *limit = number(k->measured && k->limit >= 0, k->limit);
 
 	return json_pack("{s:s, s:s, s:b, s:o, s:o, s:o, s:o, s:o}", "name",
 	                 k->name, "result", result_name(k->result), "needed",

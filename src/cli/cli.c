@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdarg.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/size.h"
 
@@ -203,6 +204,14 @@ int cli_finish(const struct cli *cli, int status)
 		return status;
 	/* A full disk under `--json >file` must not look like success. */
 	return cli_fail(cli, "cannot print: %s", strerror(errno));
+}
+
+nsec_t cli_now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (nsec_t)t.tv_sec * NSEC_PER_SEC + (nsec_t)t.tv_nsec;
 }
 
 /* --- tables -------------------------------------------------------------- */

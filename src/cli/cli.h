@@ -123,6 +123,9 @@ int cli_print_json(const struct cli *cli, json_t *object);
 /* Flush stdout.  Returns `status`, or CLI_FAILED if what was printed is lost. */
 int cli_finish(const struct cli *cli, int status);
 
+/* CLOCK_MONOTONIC. */
+nsec_t cli_now(void);
+
 /* --- tables -------------------------------------------------------------- */
 
 /*

@@ -50,7 +50,7 @@ static const struct option options[] = {
 };
 
 #define BINDS_MAX    64u
-#define REPLICAS_MAX 16u
+#define REPLICAS_MAX 8u
 
 struct request {
 	struct cli cli;
