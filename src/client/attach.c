@@ -188,7 +188,7 @@ static const void *map_shared(int fd, size_t bytes)
 	return p == MAP_FAILED ? NULL : p;
 }
 
-/* Take over what SPACE says, or refuse it whole: the node may be of any kind. */
+/* Take over what SPACE says, or refuse it whole: the node may be anything. */
 static int take_space(struct memspan *m, const struct local_msg *msg,
                       const int fds[N_FDS], const char *path, struct errmsg *em)
 {

@@ -10,8 +10,8 @@
  *	memspan.c the public functions
  *
  * Threads.  The fence thread alone receives from the socket once the attachment
- * stands; any thread sends (a packet is sent whole or not at all).  Callers that
- * wait for an answer do so on a slot of `waits`, a futex each; there is no
+ * stands; any thread sends (a packet is sent whole or not at all).  Callers
+ * that wait for an answer do so on a slot of `waits`, a futex each; there is no
  * mutex, so a caller that is stopped anywhere cannot hold up the fence.
  *
  * Descriptors.  The fence thread runs on a descriptor table of its own, a copy
@@ -177,8 +177,8 @@ int talk_send(int sock, const struct local_msg *msg, const int *fds, unsigned n,
 
 /*
  * Receive one packet, and exactly `n` descriptors with it if it is of type
- * `with_fds` (0: with none).  Waiting as talk_send().  Returns 0; -ENOTCONN when
- * the node is gone; -EPROTONOSUPPORT for what is no packet of our version;
+ * `with_fds` (0: with none).  Waiting as talk_send().  Returns 0; -ENOTCONN
+ * when the node is gone; -EPROTONOSUPPORT for what is no packet of our version;
  * -EMFILE if the descriptors could not be received; -EAGAIN, -ETIMEDOUT.
  */
 int talk_recv(int sock, struct local_msg *msg, enum local_type with_fds,
@@ -199,19 +199,20 @@ int watch_register(struct memspan *m, struct errmsg *em);
 int watch_open(struct memspan *m, struct errmsg *em);
 
 /*
- * What the fence does, by its thread alone; none allocates.
+ * What the fence does when the lease is over, by its thread alone; allocates
+ * nothing.  watch_fence() is called once each time, watch_drop() then and again
+ * and again.  Dropped entries leave the bytes in the memfd, and every access
+ * waits as a MINOR fault.
  *
- * watch_fence() is called once when the lease is over, watch_drop() then and
- * again and again, watch_resume() when there is a new lease.  Dropped entries
- * leave the bytes in the memfd, and every access waits as a MINOR fault; where
- * the mode has none, watch_fence() registers it and watch_resume() takes it back
- * and wakes who waits, to try anew [A3].
+ * Where the mode has no MINOR, watch_fence() registers it [A3], and for good:
+ * registering with less changes nothing (the kernel skips a range that has what
+ * is asked for), and to unregister first would leave the mapping unwatched for
+ * a moment.  The node sees MINOR faults from then on.
  *
  * Return 0 or -errno; after a failure the mapping may still give access.
  */
 int watch_fence(struct memspan *m);
 int watch_drop(struct memspan *m);
-int watch_resume(struct memspan *m);
 
 /*
  * Give the mapping up: unmap it, or, while the node may still hold userfaultfds

@@ -10,25 +10,25 @@
  *
  *	lease runs        sleep until its end, as published when we looked last
  *	prolonged         at that time: sleep again
- *	over              drop the mapping's entries, again every 10 ms (the node
- *	                  may install one at any moment): accesses wait
+ *	over              drop the mapping's entries, again every 10 ms (the
+ *	                  node may install one any moment): accesses wait
  *	newer lease       stop dropping; who waits is served by the node
  *	over for 1 s, socket closed, or ENDED by the node
  *	                  say why on stderr and end the process by SIGBUS
  *
- * That second counts from when we saw the end, not from the end: after a suspend
- * of the machine all leases have long been over, and a moment later they are
- * prolonged.
+ * That second counts from when we saw the end, not from the end: after a
+ * suspend of the machine all leases have long been over, and a moment later
+ * they are prolonged.
  *
  * One thread for each attachment.  It needs descriptors that nobody can close,
  * and gets them by being born: it unshares the table (see client.h), keeps what
- * belongs to its attachment and closes the rest.  A thread for several would have
- * to be sent each new one's descriptors, and to wait with one space for the
- * other's page tables.
+ * belongs to its attachment and closes the rest.  A thread for several would
+ * have to be sent each new one's descriptors, and to wait with one space for
+ * the other's page tables.
  *
- * A program waits for nothing but its own signal mask here: the thread's stack
- * and the struct are locked where allowed, it allocates nothing after its start,
- * takes no lock, and its priority is raised where allowed.
+ * It must not be late, so its stack and the struct are locked where allowed, it
+ * allocates nothing after its start, takes no lock, and runs above the ordinary
+ * priority where allowed.
  */
 
 #include "client/client.h"
@@ -49,7 +49,7 @@
 
 #define DROP_EVERY_NS  (10 * NSEC_PER_MSEC)
 #define LAPSE_MAX_NS   NSEC_PER_SEC
-#define LOOK_EVERY_NS  (5 * NSEC_PER_SEC) /* however long the lease */
+#define LOOK_EVERY_NS  NSEC_PER_SEC /* however long the lease */
 #define DETACH_MAX_NS  CLIENT_TIMEOUT_NS
 #define PACKETS_MAX    64 /* received in one turn of the loop */
 #define FENCE_NICE     (-10)
@@ -242,7 +242,8 @@ static uint64_t lapse(struct memspan *m, uint64_t now)
 }
 
 /*
- * Act on the lease as it is now.  Returns when to look again, CLOCK_BOOTTIME ns.
+ * Act on the lease as it is now.  Returns when to look again, in ns of
+ * CLOCK_BOOTTIME.
  *
  * The node publishes a newer lease only after it has taken every page back from
  * every client, so what is mapped after that is of the newer one.
@@ -254,14 +255,11 @@ static uint64_t look_at_lease(struct memspan *m)
 
 	if (end <= now)
 		return lapse(m, now);
-	if (m->fence.lapsed) {
-		m->fence.lapsed = false;
-		check(&m->fence, watch_resume(m), "resuming its mapping");
-	}
+	m->fence.lapsed = false;
 	/* No lease yet: nobody tells us when there is one, so look before the
 	 * shortest could end. */
 	if (end == UINT64_MAX)
-		return now + min_u64(NSEC_PER_SEC,
+		return now + min_u64(LOOK_EVERY_NS,
 		                     max_u64(m->lease_ns / 2, DROP_EVERY_NS));
 	return min_u64(end, now + LOOK_EVERY_NS);
 }

@@ -2,8 +2,8 @@
 /*
  * The public functions of an attachment that stands; attach.c makes it.
  *
- * Callers may be many at once.  Each packet is one sendmsg(2), and who waits for
- * an answer does so on a slot of its own, so they need no lock among them.
+ * Callers may be many at once.  Each packet is one sendmsg(2), and who waits
+ * for an answer does so on a slot of its own, so they need no lock among them.
  */
 
 #include "client/client.h"
@@ -55,8 +55,8 @@ static bool inside(const struct memspan *m, size_t offset, size_t bytes)
 }
 
 /*
- * May we send?  Not from a forked child, which shares the socket; and not if the
- * program closed the number and it is something else's by now.
+ * May we send?  Not from a forked child, which shares the socket; and not if
+ * the program closed the number and it is something else's by now.
  */
 static bool socket_is_ours(const struct memspan *m)
 {

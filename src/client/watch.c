@@ -203,27 +203,11 @@ int watch_fence(struct memspan *m)
 
 int watch_drop(struct memspan *m)
 {
-	/* _LOCKED, or the kernel refuses where the program called mlockall(). */
+	/* _LOCKED: else refused where the program called mlockall(). */
 	if (madvise(m->addr, m->bytes, MADV_DONTNEED_LOCKED) == 0)
 		return 0;
 	/* The program unmapped a part of it; the rest was dropped. */
 	return errno == ENOMEM ? 0 : -errno;
-}
-
-int watch_resume(struct memspan *m)
-{
-	int r = 0;
-
-	if (m->mode & LOCAL_MODE_MINOR)
-		return 0;
-	for (uint32_t i = 0; i < m->stripes && r == 0; i++) {
-		struct uffdio_range all = stripe_range(m, i);
-
-		r = register_stripe(m, i, false);
-		if (r == 0 && ioctl(m->uffd[i], UFFDIO_WAKE, &all) < 0)
-			r = -errno;
-	}
-	return r;
 }
 
 /* --- the end ------------------------------------------------------------- */

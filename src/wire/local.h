@@ -51,7 +51,10 @@ enum local_type {
 enum {
 	LOCAL_MODE_MINOR = 1, /* MISSING|MINOR|WP; without it MISSING|WP, and the
 	                         node keeps markers [A3]; the fence thread then
-	                         registers anew with MINOR before it drops */
+	                         registers anew with MINOR before it drops.  The
+	                         kernel cannot take that back, so after a lapse
+	                         MINOR faults come: M: CONTINUE; S: take the
+	                         bytes, punch, COPY with MODE_WP */
 };
 
 struct local_msg { /* every packet, both ways: 384 bytes */
