@@ -51,7 +51,7 @@ const char *cli_suggest(const char *word, const struct command *v, size_t n)
 	for (size_t i = 0; i < n; i++) {
 		size_t d = distance(word, v[i].name);
 
-		/* What was typed may be the beginning of a name, and is no slip. */
+		/* The beginning of a name is no slip. */
 		if (strlen(word) >= 2 &&
 		    strncmp(word, v[i].name, strlen(word)) == 0)
 			d = 0;

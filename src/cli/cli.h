@@ -120,7 +120,7 @@ int cli_misused(const struct cli *cli, const char *fmt, ...) PRINTF_LIKE(2, 3);
  */
 int cli_print_json(const struct cli *cli, json_t *object);
 
-/* Flush stdout.  Returns `status`, or CLI_FAILED if what was printed is lost. */
+/* Flush stdout.  Returns `status`; CLI_FAILED if what was printed is lost. */
 int cli_finish(const struct cli *cli, int status);
 
 /* CLOCK_MONOTONIC. */

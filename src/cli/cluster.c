@@ -9,7 +9,7 @@
 /* An answer takes microseconds; a coordinator that is stuck takes for ever. */
 #define ASK_MS_MAX 5000u
 
-/* The absolute name of `dir`, or of the default for NULL, as asprintf() does. */
+/* The absolute name of `dir`, or of the default for NULL; as asprintf(). */
 static int name_run_dir(const char *dir, char **ret, struct errmsg *em)
 {
 	const char *runtime = getenv("XDG_RUNTIME_DIR");
@@ -88,7 +88,7 @@ char *run_path_node(const char *run_dir, unsigned id, const char *suffix,
 	return run_path(run_dir, file, buf);
 }
 
-/* Read the first line of `run_dir`/coordinator.url.  Returns if there is one. */
+/* Read the first line of `run_dir`/coordinator.url.  Returns if it has one. */
 static bool read_url(const char *run_dir, char ret[CLUSTER_URL_BYTES])
 {
 	char path[RUN_PATH_BYTES], buf[CLUSTER_URL_BYTES];

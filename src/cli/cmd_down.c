@@ -18,11 +18,12 @@ static const char usage_text[] =
 	"usage: memspan down [--run-dir DIR] [--coordinator URL]\n"
 	"\n"
 	"Stop the nodes and the coordinator that run in a run directory, as\n"
-	"'memspan up' started them.  The contents of their spaces are gone then.\n"
+	"'memspan up' started them.  The contents of their spaces are gone\n"
+	"then.\n"
 	"\n"
-	"      --run-dir DIR      stop what runs there (default /run/memspan for\n"
-	"                         root, $XDG_RUNTIME_DIR/memspan for others)\n"
-	"      --coordinator URL  taken as everywhere, but what is stopped is what\n"
+	"      --run-dir DIR      stop what runs there (default /run/memspan\n"
+	"                         for root, $XDG_RUNTIME_DIR/memspan for others)\n"
+	"      --coordinator URL  taken as everywhere; what is stopped is what\n"
 	"                         the run directory says\n"
 	"  -h, --help             show this text\n";
 
@@ -64,7 +65,7 @@ int cmd_down(int argc, char **argv)
 	if (cluster_run_dir(&cli, run_dir, &em) < 0)
 		return cli_fail(&cli, "%s", em.text);
 	lock = rundir_lock(run_dir, false, &em);
-	/* Daemons that were started by hand have no lock, and end like others. */
+	/* Daemons that were started by hand have no lock; they end alike. */
 	if ((lock < 0 && lock != -ENOENT) || daemons_find(run_dir, &d, &em) < 0)
 		return cli_fail(&cli, "%s", em.text);
 	if (d.n == 0)

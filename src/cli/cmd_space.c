@@ -76,20 +76,15 @@ static void bind_text(const json_t *bind, char *buf, size_t bytes)
 	json_array_foreach(bind, i, range)
 	{
 		char first[SIZE_TEXT_BYTES], end[SIZE_TEXT_BYTES];
-		uint64_t from =
-			(uint64_t)json_integer_value(json_array_get(range, 0));
-		uint64_t n =
-			(uint64_t)json_integer_value(json_array_get(range, 1));
 
 		if (at >= bytes)
 			return;
 		at += (size_t)snprintf(
-			buf + at, bytes - at, "%s%s - %s on node %lld",
+			buf + at, bytes - at, "%s%s - %s on node %" PRIu64,
 			i > 0 ? ", " : "",
-			size_text(from * EXTENT_BYTES, first),
-			size_text((from + n) * EXTENT_BYTES, end),
-			(long long)json_integer_value(
-				json_array_get(range, 2)));
+			size_text(field_u64(range, "first_bytes"), first),
+			size_text(field_u64(range, "last_bytes"), end),
+			field_u64(range, "node"));
 	}
 }
 

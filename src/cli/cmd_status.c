@@ -143,8 +143,12 @@ static int print_nodes(const struct answer *a)
 		table_cell(t, "%s", field_text(node, "name"));
 		table_cell(t, "%s", field_text(node, "state"));
 		table_cell(t, "%s", field_text(node, "endpoint"));
-		table_cell(t, "%llu ms",
-		           (unsigned long long)field_u64(node, "lease_age_ms"));
+		if (json_is_integer(json_object_get(node, "lease_age_ms")))
+			table_cell(t, "%llu ms",
+			           (unsigned long long)field_u64(
+					   node, "lease_age_ms"));
+		else
+			table_cell(t, "-");
 		table_cell_size(t, field_u64(memory, "limit_bytes"));
 		table_cell_size(t, field_u64(memory, "resident_bytes"));
 		table_cell_size(t, field_u64(memory, "lent_bytes"));

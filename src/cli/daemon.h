@@ -85,5 +85,5 @@ void daemon_log_tail(const struct daemon *d, unsigned lines, FILE *f);
 unsigned daemons_stop(const struct cli *cli, struct daemon *v, size_t n,
                       unsigned patience_ms);
 
-/* Wait until one of them ends or `ms` have passed.  Also returns on a signal. */
+/* Wait until one of them ends, `ms` have passed or a signal comes. */
 void daemons_watch(const struct daemon *v, size_t n, int ms);

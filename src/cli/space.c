@@ -123,6 +123,17 @@ static int check_ranges(const struct bind *v, size_t n, uint64_t extents,
 	return 0;
 }
 
+static json_t *range_json(const struct bind *b, uint64_t size_bytes,
+                          uint64_t node)
+{
+	uint64_t first = b->first * EXTENT_BYTES;
+	uint64_t last = min_u64(first + b->n * EXTENT_BYTES, size_bytes);
+
+	return json_pack("{s:I, s:I, s:I}", "first_bytes", (json_int_t)first,
+	                 "last_bytes", (json_int_t)last, "node",
+	                 (json_int_t)node);
+}
+
 int bind_json(const struct bind *v, size_t n, uint64_t size_bytes,
               const json_t *nodes, json_t **ret, struct errmsg *em)
 {
@@ -158,11 +169,8 @@ int bind_json(const struct bind *v, size_t n, uint64_t size_bytes,
 
 		r = find_node(nodes, sorted[i].node, &id, em);
 		if (r == 0 &&
-		    json_array_append_new(list,
-		                          json_pack("[I, I, I]",
-		                                    (json_int_t)sorted[i].first,
-		                                    (json_int_t)sorted[i].n,
-		                                    (json_int_t)id)) < 0)
+		    json_array_append_new(list, range_json(&sorted[i],
+		                                           size_bytes, id)) < 0)
 			r = errmsg_set(em, -ENOMEM, "cannot bind");
 	}
 	if (r < 0)

@@ -34,8 +34,8 @@ int bind_parse(const char *text, struct bind *ret, struct errmsg *em);
 
 /*
  * What POST /v1/spaces takes as "bind" for these, of a space of `size_bytes`:
- * null for none, "interleave", or [[first extent, extents, node id], ...] in
- * ascending order.  `nodes` is the list of GET /v1/nodes.  Returns 0 with *ret
+ * null for none, "interleave", or a list of {"first_bytes","last_bytes","node"}
+ * in ascending order, "node" being an id.  `nodes` is the list of GET /v1/nodes.  Returns 0 with *ret
  * the caller's; -EINVAL if they contradict one another or leave the space;
  * -ENOENT if there is no such node; -ENOMEM.
  */
