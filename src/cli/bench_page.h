@@ -52,8 +52,8 @@ uint8_t bench_byte(const struct bench_stamp *s, unsigned offset);
 struct bench_walk {
 	gpn_t first;
 	uint64_t places;
-	uint64_t step; /* at least 1 */
-	uint64_t wrap; /* pages of the set; first < wrap */
+	uint64_t step;        /* at least 1 */
+	uint64_t wrap;        /* pages of the set; first < wrap */
 	uint32_t deal, dealt; /* 1 and 0: the set is the space */
 	bool shuffled;
 	uint64_t seed; /* of the shuffle */

@@ -1,0 +1,392 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Slices: short stretches of measuring, of the floor and of memspan by turns, so
+ * that whatever the machine does meanwhile happens to both.
+ */
+
+#include "cli/bench.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+const char *const bench_pattern_name[BENCH_PATTERNS] = {
+	[BENCH_SEQUENTIAL] = "sequential", [BENCH_INTEGRITY] = "integrity",
+	[BENCH_RANDOM] = "random",         [BENCH_STRIDE] = "stride",
+	[BENCH_CONCURRENT] = "concurrent", [BENCH_SHARED] = "shared",
+	[BENCH_INVALIDATE] = "invalidate", [BENCH_FLOOR] = "floor",
+};
+
+const char *const bench_placement_name[3] = {
+	[BENCH_FREE] = "free",
+	[BENCH_NEAR] = "near",
+	[BENCH_FAR] = "far",
+};
+
+/* An access that takes longer than this on average will never end. */
+#define PATIENCE_NS      (60 * NSEC_PER_SEC)
+#define PATIENCE_EACH_NS (2 * NSEC_PER_MSEC)
+
+uint64_t bench_everybody(const struct bench_run *run)
+{
+	return run->n == 64 ? ~0ull : (1ull << run->n) - 1;
+}
+
+/* --- figures ------------------------------------------------------------- */
+
+int bench_results_new(struct bench_run *run, struct errmsg *em)
+{
+	for (unsigned p = 0; p < BENCH_PATTERNS; p++) {
+		struct bench_result *r = &run->result[p];
+
+		if (!run->wanted[p])
+			continue;
+		if (hist_new(&r->floor.local) < 0 ||
+		    hist_new(&r->floor.remote) < 0)
+			return errmsg_set(em, -ENOMEM, "histograms");
+		for (unsigned i = 0; i < run->n; i++)
+			if (hist_new(&r->node[i].local) < 0 ||
+			    hist_new(&r->node[i].remote) < 0)
+				return errmsg_set(em, -ENOMEM, "histograms");
+	}
+	return 0;
+}
+
+void bench_results_done(struct bench_run *run)
+{
+	for (unsigned p = 0; p < BENCH_PATTERNS; p++) {
+		struct bench_result *r = &run->result[p];
+
+		r->floor.local = hist_free(r->floor.local);
+		r->floor.remote = hist_free(r->floor.remote);
+		for (unsigned i = 0; i < run->n; i++) {
+			r->node[i].local = hist_free(r->node[i].local);
+			r->node[i].remote = hist_free(r->node[i].remote);
+		}
+	}
+}
+
+double bench_per_s(const struct bench_rate *r)
+{
+	return r->ns == 0 ?
+	               0 :
+	               (double)r->pages * (double)NSEC_PER_SEC / (double)r->ns;
+}
+
+uint64_t bench_local_faults(const struct bench_figures *f)
+{
+	return f->faulted[LOCAL_FIRST_TOUCH];
+}
+
+uint64_t bench_remote_faults(const struct bench_figures *f)
+{
+	return f->faulted[LOCAL_REMOTE_READ] + f->faulted[LOCAL_REMOTE_WRITE] +
+	       f->faulted[LOCAL_FIRST_REMOTE];
+}
+
+double bench_stream(const struct bench_floor *f)
+{
+	double best = 0;
+
+	for (unsigned i = 0; i < BENCH_BATCHES; i++) {
+		double rate = bench_per_s(&f->stream[i]) * PAGE_BYTES;
+
+		best = rate > best ? rate : best;
+	}
+	return best;
+}
+
+static void add_rate(struct bench_rate *to, const struct bench_answer *a)
+{
+	to->pages += a->accesses;
+	to->ns += a->end - a->start;
+}
+
+/* Which histogram a fault of that class belongs to; NULL: counted apart. */
+static struct hist *hist_of(const struct bench_figures *f, uint32_t class)
+{
+	switch ((enum local_class) class) {
+	case LOCAL_FIRST_TOUCH:
+		return f->local;
+	case LOCAL_REMOTE_READ:
+	case LOCAL_REMOTE_WRITE:
+	case LOCAL_FIRST_REMOTE:
+		return f->remote;
+	case LOCAL_UPGRADE:
+	case LOCAL_REFAULT:
+	case LOCAL_PREFETCHED:
+		return NULL;
+	}
+	return NULL; /* a class that a newer node may have */
+}
+
+static void note_wrongs(struct bench_run *run, unsigned i)
+{
+	const struct bench_seat *s = &run->crew.board->seat[i];
+	uint64_t n = s->answer.wrongs.n;
+
+	for (uint64_t k = 0; k < n && k < BENCH_WRONG_KEPT; k++) {
+		struct bench_error *e;
+
+		if (run->errors + k >= BENCH_ERRORS_KEPT)
+			break;
+		e = &run->error[run->errors + k];
+		e->pattern = run->now;
+		e->node = run->node[i].id;
+		e->wrong = s->answer.wrongs.v[k];
+		snprintf(e->space, sizeof(e->space), "%s",
+		         s->order.floor ? "the floor" :
+		         run->space     ? run->space :
+		                          run->made);
+	}
+	run->errors += n;
+}
+
+static int do_orders(struct bench_run *run, uint64_t who, struct errmsg *em)
+{
+	uint64_t n = 0;
+	int r;
+
+	for (unsigned i = 0; i < run->n; i++)
+		if (who >> i & 1)
+			n += run->crew.board->seat[i].order.n;
+	r = bench_crew_do(&run->crew, who, PATIENCE_NS + n * PATIENCE_EACH_NS,
+	                  em);
+	if (r < 0)
+		return r;
+	for (unsigned i = 0; i < run->n; i++)
+		if (who >> i & 1)
+			note_wrongs(run, i);
+	return 0;
+}
+
+int bench_prepare(struct bench_run *run, uint64_t who, struct errmsg *em)
+{
+	return do_orders(run, who, em);
+}
+
+static void add_figures(struct bench_figures *f, const struct bench_answer *a,
+                        const uint64_t *sample, int half)
+{
+	f->accesses += a->accesses;
+	for (unsigned k = 0; k < BENCH_CLASSES; k++)
+		f->faulted[k] += a->faulted[k];
+	f->node_faults += a->node_faults;
+	f->installed_pages += a->installed_pages;
+	f->prefetched_pages += a->prefetched_pages;
+	add_rate(&f->rate[half], a);
+	for (uint64_t i = 0; i < a->n_samples; i++) {
+		struct hist *h = hist_of(f, sample[i] % BENCH_CLASSES);
+
+		if (h)
+			hist_record(h, sample[i] / BENCH_CLASSES);
+	}
+}
+
+int bench_measure(struct bench_run *run, uint64_t who, int half,
+                  struct errmsg *em)
+{
+	struct bench_result *r = &run->result[run->now];
+	nsec_t start = UINT64_MAX, end = 0;
+	int e;
+
+	e = do_orders(run, who, em);
+	if (e < 0)
+		return e;
+	for (unsigned i = 0; i < run->n; i++) {
+		const struct bench_answer *a = &run->crew.board->seat[i].answer;
+
+		if (!(who >> i & 1))
+			continue;
+		add_figures(&r->node[i], a, run->crew.member[i].sample, half);
+		start = min_u64(start, a->start);
+		end = max_u64(end, a->end);
+		r->all[half].pages += a->accesses;
+	}
+	r->all[half].ns += end - start;
+	return 0;
+}
+
+/* --- the floor ----------------------------------------------------------- */
+
+/* Usual values of an order to touch `n` pages of the floor's memory. */
+static struct bench_order *floor_order(struct bench_run *run, unsigned i,
+                                       enum bench_verb verb, uint64_t n)
+{
+	struct bench_order *o = bench_crew_order(&run->crew, i, verb);
+
+	o->floor = true;
+	o->walk.places = FLOOR_PAGES;
+	o->walk.wrap = FLOOR_PAGES;
+	o->n = n;
+	o->seed = run->seed;
+	o->version = FLOOR_VERSION;
+	o->alike = FLOOR_PAGES;
+	return o;
+}
+
+static void floor_mode(struct bench_run *run, unsigned i, enum floor_kind kind,
+                       unsigned batch, bool overlap)
+{
+	struct floor_mode *m = &run->crew.board->seat[i].floor_mode;
+
+	atomic_store(&m->kind, kind);
+	atomic_store(&m->batch, batch);
+	atomic_store(&m->overlap, overlap);
+}
+
+static unsigned count_bits(uint64_t mask)
+{
+	return (unsigned)__builtin_popcountll(mask);
+}
+
+int bench_floor_memory(struct bench_run *run, uint64_t pages, unsigned uffds,
+                       struct errmsg *em)
+{
+	for (unsigned i = 0; i < run->n; i++) {
+		struct bench_order *o =
+			bench_crew_order(&run->crew, i, BENCH_FLOOR_MAP);
+
+		o->floor_pages = pages;
+		o->floor_uffds = uffds;
+	}
+	run->floor_used = 0;
+	return bench_prepare(run, bench_everybody(run), em);
+}
+
+int bench_floor_slice(struct bench_run *run, uint64_t who, int half, uint64_t n,
+                      struct errmsg *em)
+{
+	struct bench_floor *f = &run->result[run->now].floor;
+	struct hist *h = half == BENCH_OWN ? f->local : f->remote;
+	bool clear;
+	int r;
+
+	n = min_u64(n, FLOOR_PAGES);
+	clear = run->floor_used + n > FLOOR_PAGES;
+	if (clear)
+		run->floor_used = 0;
+	for (unsigned i = 0; i < run->n; i++) {
+		struct bench_order *o;
+
+		if (!(who >> i & 1))
+			continue;
+		o = floor_order(run, i,
+		                half == BENCH_OWN ? BENCH_WRITE : BENCH_READ,
+		                n);
+		o->clear = clear;
+		o->from = run->floor_used;
+		o->walk.shuffled = true;
+		o->walk.seed = run->seed;
+		floor_mode(run, i,
+		           half == BENCH_OWN ? FLOOR_LOCAL : FLOOR_REMOTE, 1,
+		           false);
+	}
+	r = do_orders(run, who, em);
+	if (r < 0)
+		return r;
+	/* All know the same pages as used, also those who did not take part. */
+	run->floor_used += n;
+	f->copies = count_bits(who);
+	for (unsigned i = 0; i < run->n; i++) {
+		const struct bench_answer *a = &run->crew.board->seat[i].answer;
+
+		for (uint64_t k = 0; who >> i & 1 && k < a->n_samples; k++)
+			hist_record(h, run->crew.member[i].sample[k] /
+			                       BENCH_CLASSES);
+	}
+	return 0;
+}
+
+/* Small requests are slow and never the best: a few of them will do. */
+static uint64_t stream_pages(unsigned batch)
+{
+	if (batch < 16)
+		return 128;
+	return min_u64(batch * 32, FLOOR_PAGES);
+}
+
+int bench_floor_stream(struct bench_run *run, uint64_t who, struct errmsg *em)
+{
+	struct bench_floor *f = &run->result[run->now].floor;
+
+	f->copies = count_bits(who);
+	for (unsigned b = 0; b < BENCH_BATCHES; b++) {
+		int r;
+
+		for (unsigned i = 0; i < run->n; i++) {
+			struct bench_order *o;
+
+			if (!(who >> i & 1))
+				continue;
+			o = floor_order(run, i, BENCH_VERIFY,
+			                stream_pages(1u << b));
+			o->clear = true;
+			floor_mode(run, i, FLOOR_REMOTE, 1u << b, false);
+		}
+		run->floor_used = FLOOR_PAGES;
+		r = do_orders(run, who, em);
+		if (r < 0)
+			return r;
+		for (unsigned i = 0; i < run->n; i++)
+			if (who >> i & 1)
+				add_rate(&f->stream[b],
+				         &run->crew.board->seat[i].answer);
+	}
+	return 0;
+}
+
+int bench_floor_threads(struct bench_run *run, uint64_t who, int half,
+                        uint64_t n, struct errmsg *em)
+{
+	struct bench_result *res = &run->result[run->now];
+	int r;
+
+	for (unsigned i = 0; i < run->n; i++) {
+		struct bench_order *o;
+
+		if (!(who >> i & 1))
+			continue;
+		o = floor_order(run, i,
+		                half == BENCH_OWN ? BENCH_WRITE : BENCH_READ,
+		                n);
+		o->clear = true;
+		o->pool = res->threads;
+		o->walk.places = n;
+		o->walk.wrap = n;
+		o->walk.shuffled = true;
+		o->walk.seed = run->seed;
+		floor_mode(run, i,
+		           half == BENCH_OWN ? FLOOR_LOCAL : FLOOR_REMOTE, 1,
+		           res->threads > 1);
+	}
+	run->floor_used = FLOOR_PAGES;
+	r = do_orders(run, who, em);
+	if (r < 0)
+		return r;
+	res->floor.copies = count_bits(who);
+	for (unsigned i = 0; i < run->n; i++)
+		if (who >> i & 1)
+			add_rate(&res->floor.threads[half],
+			         &run->crew.board->seat[i].answer);
+	return 0;
+}
+
+/* --- progress ------------------------------------------------------------ */
+
+void bench_progress(struct bench_run *run, unsigned step, unsigned steps)
+{
+	run->step = step;
+	run->steps = steps;
+	if (!run->terminal)
+		return;
+	fprintf(stderr, "\r%-11s %3u %% \033[K", bench_pattern_name[run->now],
+	        steps == 0 ? 0 : 100 * step / steps);
+	fflush(stderr);
+}
+
+void bench_progress_end(struct bench_run *run)
+{
+	if (run->terminal)
+		fputs("\r\033[K", stderr);
+}

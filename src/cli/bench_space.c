@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The spaces that patterns run in: bench-PID-PATTERN, made fresh, bound where a
+ * pattern needs homes at certain nodes, and deleted whatever happens.
+ */
+
+#include "cli/bench.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/size.h"
+#include "cli/space.h"
+
+/* A node notices within moments that a client is gone, and says so to the
+ * coordinator within a third of a lease; until then a space is in use. */
+#define DELETE_TRIES 100
+#define DELETE_MS    100
+
+/* --- homes --------------------------------------------------------------- */
+
+static int add_range(json_t *list, uint64_t first, uint64_t n, uint32_t node)
+{
+	return json_array_append_new(
+		list, json_pack("[I, I, I]", (json_int_t)first, (json_int_t)n,
+	                        (json_int_t)node));
+}
+
+/* What POST /v1/spaces takes as "bind", for shares of `each` extents. */
+static json_t *homes_json(const struct bench_run *run, enum bench_homes homes,
+                          uint64_t each)
+{
+	json_t *list = homes == BENCH_FIRST_TOUCH ? json_null() : json_array();
+	int r = 0;
+
+	switch (homes) {
+	case BENCH_FIRST_TOUCH:
+		break;
+	case BENCH_BLOCKS:
+		for (unsigned i = 0; i < run->n && r == 0; i++)
+			r = add_range(list, i * each, each, run->node[i].id);
+		break;
+	case BENCH_DEALT:
+		for (uint64_t e = 0; e < each * run->n && r == 0; e++)
+			r = add_range(list, e, 1, run->node[e % run->n].id);
+		break;
+	case BENCH_AT_FIRST:
+		r = add_range(list, 0, each, run->node[0].id);
+		break;
+	}
+	if (r == 0)
+		return list;
+	json_decref(list);
+	return NULL;
+}
+
+/* --- making and deleting ------------------------------------------------- */
+
+static int make(struct bench_run *run, uint64_t each, enum bench_homes homes,
+                struct errmsg *em)
+{
+	uint64_t bytes =
+		each * EXTENT_BYTES * (homes == BENCH_AT_FIRST ? 1 : run->n);
+	AUTO(json_decref) json_t *body = NULL;
+	struct http_answer answer;
+	struct errmsg why = { "" };
+	char size[SIZE_TEXT_BYTES], name[LOCAL_NAME_BYTES];
+	int r;
+
+	snprintf(name, sizeof(name), "bench-%d-%s", (int)getpid(),
+	         bench_pattern_name[run->now]);
+	body = json_pack("{s:s, s:I, s:i, s:o}", "name", name, "size_bytes",
+	                 (json_int_t)bytes, "replicas", 1, "bind",
+	                 homes_json(run, homes, each));
+	if (!body)
+		return errmsg_set(em, -ENOMEM, "a space's description");
+	r = http_ask(run->http, "POST", "/v1/spaces", body, &answer, &why);
+	if (r < 0)
+		return errmsg_say(em, r, "%s", why.text);
+	/* Only what we made is ours to delete. */
+	if (r == HTTP_OK)
+		snprintf(run->made, sizeof(run->made), "%s", name);
+	json_decref(answer.body);
+	if (r == HTTP_OK) {
+		run->result[run->now].size_bytes = bytes;
+		return 0;
+	}
+	if (answer.status == 507)
+		return errmsg_say(em, -ENOSPC,
+		                  "%s needs a space of %s: %s; or choose a "
+		                  "smaller --size or fewer --threads",
+		                  bench_pattern_name[run->now],
+		                  size_text(bytes, size), why.text);
+	return errmsg_say(em, -EIO, "%s", why.text);
+}
+
+/* Returns as http_ask(). */
+static int delete_once(struct bench_run *run, unsigned *status,
+                       struct errmsg *em)
+{
+	struct http_answer answer = { .status = 0 };
+	char path[96];
+	int r;
+
+	snprintf(path, sizeof(path), "/v1/spaces/%s", run->made);
+	r = http_ask(run->http, "DELETE", path, NULL, &answer, em);
+	if (r >= 0)
+		json_decref(answer.body);
+	*status = answer.status;
+	return r;
+}
+
+static int delete (struct bench_run *run, struct errmsg *em)
+{
+	struct errmsg why = { "" };
+	unsigned status;
+	int r = 0;
+
+	if (run->made[0] == '\0')
+		return 0;
+	for (int tries = 0; tries < DELETE_TRIES; tries++) {
+		r = delete_once(run, &status, &why);
+		if (r == HTTP_OK || (r == HTTP_REFUSED && status == 404)) {
+			run->made[0] = '\0';
+			return 0;
+		}
+		if (r < 0 || status != 409)
+			break;
+		(void)poll(NULL, 0, DELETE_MS);
+	}
+	return errmsg_say(em, r < 0 ? r : -EBUSY,
+	                  "space %s is left behind: %s; memspan space delete "
+	                  "%s removes it",
+	                  run->made, why.text, run->made);
+}
+
+/* --- opening and closing ------------------------------------------------- */
+
+static int attach_all(struct bench_run *run, struct errmsg *em)
+{
+	const char *name = run->space ? run->space : run->made;
+
+	for (unsigned i = 0; i < run->n; i++)
+		snprintf(bench_crew_order(&run->crew, i, BENCH_ATTACH)->space,
+		         LOCAL_NAME_BYTES, "%s", name);
+	return bench_prepare(run, bench_everybody(run), em);
+}
+
+int bench_space_open(struct bench_run *run, uint64_t pages,
+                     enum bench_homes homes, uint64_t *ret_pages,
+                     struct errmsg *em)
+{
+	uint64_t each = pages / EXTENT_PAGES;
+	int r = 0;
+
+	if (run->space) {
+		each = run->size_bytes / EXTENT_BYTES / run->n;
+		run->result[run->now].size_bytes = run->size_bytes;
+		if (each == 0)
+			return errmsg_say(em, -ENOSPC,
+			                  "space %s is too small: %u nodes "
+			                  "need at least %u times 2 MiB",
+			                  run->space, run->n, run->n);
+	} else {
+		r = make(run, each, homes, em);
+	}
+	if (r == 0)
+		r = attach_all(run, em);
+	if (r < 0)
+		return r;
+	run->share = each * EXTENT_PAGES;
+	*ret_pages = run->share;
+	return 0;
+}
+
+int bench_space_close(struct bench_run *run, struct errmsg *em)
+{
+	int r;
+
+	for (unsigned i = 0; i < run->n; i++)
+		(void)bench_crew_order(&run->crew, i, BENCH_DETACH);
+	r = bench_prepare(run, bench_everybody(run), em);
+	return r < 0 ? r : delete (run, em);
+}
+
+void bench_space_abandon(struct bench_run *run)
+{
+	struct errmsg em = { "" };
+
+	/* Clients first, or the space would be in use. */
+	bench_crew_end(&run->crew);
+	if (delete (run, &em) < 0)
+		(void)cli_fail(run->cli, "%s", em.text);
+}
