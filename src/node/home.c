@@ -1,0 +1,395 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The home side: requests and answers about pages that are homed here, decided by
+ * core/dir, carried out as messages.
+ *
+ * A GET names up to 64 pages.  What can be granted to its sender at once gathers
+ * in s->answers and leaves as one message per kind when the local queue has run
+ * empty (answers_flush): so a scan costs one message per window, and when the
+ * pages are our own clients', one write-protect per run of pages.
+ *
+ * Payload pointers reach into the alias, into a frame or into a receive buffer;
+ * all three stay what they are until the message that needs them was queued,
+ * which copies.
+ */
+
+#include <errno.h>
+#include <string.h>
+
+#include "node/shard.h"
+
+/* --- gathering ------------------------------------------------------------- */
+
+static bool gathers(const struct shard *s, const struct sspace *sp, node_id to,
+                    gpn_t page)
+{
+	return s->answers.on && s->answers.to == to &&
+	       s->answers.space == sp &&
+	       page - s->answers.base < RUN_PAGES;
+}
+
+static void answers_send(struct shard *s, enum msg_type type, uint64_t mask,
+                         uint64_t refused)
+{
+	const struct answers *a = &s->answers;
+	const uint8_t *page[RUN_PAGES];
+	struct msg m = { .type = type,
+		         .space = a->space->space->id,
+		         .page = a->base,
+		         .mask = mask,
+		         .arg = refused };
+	unsigned n = 0;
+
+	if (type == MSG_GRANT_S)
+		for (uint64_t rest = mask; rest != 0; rest &= rest - 1)
+			page[n++] = a->page[__builtin_ctzll(rest)];
+	(void)peer_send(s, a->to, a->space, &m, n > 0 ? page : NULL, a->net,
+	                NULL);
+}
+
+/* Send what has gathered: each page of the GET is named once. */
+static void answers_flush(struct shard *s)
+{
+	struct answers *a = &s->answers;
+
+	if (!a->on)
+		return;
+	a->on = false;
+	if (a->s != 0)
+		answers_send(s, MSG_GRANT_S, a->s, a->refused);
+	if (a->zero != 0)
+		answers_send(s, MSG_GRANT_ZERO, a->zero,
+		             a->s != 0 ? 0 : a->refused);
+	if (a->s == 0 && a->zero == 0 && a->refused != 0)
+		answers_send(s, MSG_GRANT_S, 0, a->refused);
+}
+
+/* --- actions --------------------------------------------------------------- */
+
+struct step { /* one page's step, being carried out */
+	struct shard *s;
+	struct sspace *sp;
+	gpn_t page;
+	const uint8_t *bytes; /* the event's, or NULL */
+	bool net;
+};
+
+static void grant_s(const struct step *t, node_id to, bool event_bytes)
+{
+	struct shard *s = t->s;
+	const uint8_t *b = t->bytes;
+	struct msg m = { .type = MSG_GRANT_S,
+		         .space = t->sp->space->id,
+		         .page = t->page,
+		         .mask = 1 };
+
+	if (!event_bytes) {
+		/* Never the alias of a page that we do not hold [A13]. */
+		assert(page_held(&t->sp->space->pages[t->page]));
+		b = space_mem_page(&t->sp->space->mem, t->page);
+	}
+	if (gathers(s, t->sp, to, t->page)) {
+		uint64_t i = t->page - s->answers.base;
+
+		s->answers.s |= 1ull << i;
+		s->answers.page[i] = b;
+		s->answers.net |= t->net;
+		return;
+	}
+	(void)peer_send(s, to, t->sp, &m, &b, t->net, NULL);
+}
+
+static void grant_x(const struct step *t, const struct dir_action *a)
+{
+	struct msg m = { .type = MSG_GRANT_X,
+		         .flags = a->migrate ? MSG_F_MIGRATE : 0,
+		         .space = t->sp->space->id,
+		         .page = t->page,
+		         .mask = 1 };
+	uint64_t seq = 0;
+
+	(void)peer_send(t->s, a->node, t->sp, &m, &t->bytes, t->net, &seq);
+	if (a->node == t->s->node->id)
+		/* Applied before anything that is sent now arrives. */
+		peer_forget(t->s, t->sp, t->page, a->requester, a->number);
+	else
+		peer_forget_later(t->s, a->node, t->sp, t->page, seq,
+		                  a->requester, a->number);
+}
+
+static void plain(const struct step *t, node_id to, enum msg_type type)
+{
+	struct msg m = { .type = type,
+		         .space = t->sp->space->id,
+		         .page = t->page,
+		         .mask = 1 };
+
+	if (type == MSG_GRANT_ZERO && gathers(t->s, t->sp, to, t->page)) {
+		t->s->answers.zero |= 1ull << (t->page - t->s->answers.base);
+		t->s->answers.net |= t->net;
+		return;
+	}
+	(void)peer_send(t->s, to, t->sp, &m, NULL, t->net, NULL);
+}
+
+static void order(const struct step *t, node_id to, enum msg_type type,
+                  node_id requester)
+{
+	struct msg m = { .type = type,
+		         .space = t->sp->space->id,
+		         .page = t->page,
+		         .mask = 1,
+		         .arg = type == MSG_RECALL_X && requester != NODE_NONE ?
+		                        requester :
+		                        0 };
+
+	peer_recall(t->s, to, t->sp, &m);
+}
+
+static void carry_out_one(const struct step *t, const struct dir_action *a,
+                          node_id to)
+{
+	struct shard *s = t->s;
+
+	switch (a->kind) {
+	case DIR_SEND_GRANT_S:
+		grant_s(t, to, a->event_bytes);
+		break;
+	case DIR_SEND_GRANT_X:
+		grant_x(t, a);
+		break;
+	case DIR_SEND_GRANT_ZERO:
+		atomic_fetch_add_explicit(&t->sp->space->written, 1,
+		                          memory_order_relaxed);
+		plain(t, to, MSG_GRANT_ZERO);
+		break;
+	case DIR_SEND_UPGRADE:
+		plain(t, to, MSG_UPGRADE);
+		break;
+	case DIR_SEND_LOST:
+		plain(t, to, MSG_GRANT_LOST);
+		break;
+	case DIR_SEND_REFUSED:
+		assert(gathers(s, t->sp, to, t->page));
+		s->answers.refused |= 1ull << (t->page - s->answers.base);
+		break;
+	case DIR_SEND_AGAIN:
+		plain(t, to, MSG_AGAIN);
+		break;
+	case DIR_SEND_DISCARDED:
+		plain(t, to, MSG_DISCARDED);
+		break;
+	case DIR_SEND_RECALL_S:
+		order(t, to, MSG_RECALL_S, NODE_NONE);
+		break;
+	case DIR_SEND_RECALL_X:
+		order(t, to, MSG_RECALL_X, a->requester);
+		break;
+	case DIR_SEND_INVAL:
+		order(t, to, MSG_INVAL, NODE_NONE);
+		break;
+	case DIR_KEEP:
+		holder_keep(s, t->sp, t->page, t->bytes);
+		break;
+	case DIR_FORGET:
+		peer_forget(s, t->sp, t->page, to, a->number);
+		break;
+	}
+}
+
+static void carry_out(const struct step *t, const struct dir_actions *out)
+{
+	for (uint32_t i = 0; i < out->n; i++) {
+		const struct dir_action *a = &out->v[i];
+
+		if (a->node != NODE_NONE) {
+			carry_out_one(t, a, a->node);
+			continue;
+		}
+		NODESET_FOREACH(n, &out->sets[a->set])
+			carry_out_one(t, a, n);
+	}
+}
+
+/* --- requests --------------------------------------------------------------- */
+
+/* We are not the home, or do not know yet: say so for the whole request. */
+static void turn_away(struct shard *s, node_id from, struct sspace *sp,
+                      const struct msg *m, enum msg_type type, uint64_t arg)
+{
+	struct msg ans = { .type = type,
+		           .flags = m->type == MSG_DISCARD ? MSG_F_DISCARD : 0,
+		           .space = m->space,
+		           .page = m->page,
+		           .mask = m->mask,
+		           .arg = arg };
+
+	(void)peer_send(s, from, sp, &ans, NULL, false, NULL);
+}
+
+/* True: the extent is homed here and may be touched. */
+static bool at_home(struct shard *s, node_id from, struct sspace *sp,
+                    const struct msg *m)
+{
+	struct place *pl = &sp->space->place;
+	uint32_t e = extent_of(m->page);
+	struct place_claim claim;
+	node_id home = NODE_NONE;
+
+	if (from == s->node->id)
+		return true; /* touch.c asked core/place before it sent */
+	switch (place_asked(pl, e, &home, &claim)) {
+	case PLACE_HERE:
+		return true;
+	case PLACE_THERE:
+		turn_away(s, from, sp, m, MSG_MOVED,
+		          home | (uint64_t)pl->extent[e].version << 16);
+		return false;
+	case PLACE_WAIT:
+		shard_claim(s, sp, &claim);
+		turn_away(s, from, sp, m, MSG_AGAIN, 0);
+		return false;
+	}
+	return false;
+}
+
+int home_request(struct shard *s, node_id from, uint8_t lane,
+                 const struct msg *m, bool net)
+{
+	struct sspace *sp = shard_space(s, m->space);
+	gpn_t last = m->page + (63 - (unsigned)__builtin_clzll(m->mask));
+	struct dir_event ev = {
+		.kind = m->type == MSG_GET_S   ? DIR_GET_S :
+		        m->type == MSG_DISCARD ? DIR_DISCARD :
+		                                 DIR_GET_X,
+		.from = from,
+		.now_us = s->now_us,
+	};
+
+	(void)lane;
+	if (last >= sp->space->cut.pages ||
+	    extent_of(last) != extent_of(m->page))
+		return -EPROTO;
+	if (!at_home(s, from, sp, m))
+		return 0;
+
+	answers_flush(s);
+	s->answers = (struct answers){ .on = true,
+		                       .to = from,
+		                       .space = sp,
+		                       .base = m->page };
+	for (uint64_t rest = m->mask; rest != 0; rest &= rest - 1) {
+		unsigned bit = (unsigned)__builtin_ctzll(rest);
+		struct step t = { .s = s,
+			          .sp = sp,
+			          .page = m->page + bit,
+			          .net = net && from == s->node->id };
+		struct dir_actions out;
+
+		if (m->type == MSG_DISCARD &&
+		    dir_state(&sp->space->dir[t.page]) != DIR_UNTOUCHED)
+			atomic_fetch_sub_explicit(&sp->space->written, 1,
+			                          memory_order_relaxed);
+		ev.prefetch = bit > 0 && m->type != MSG_DISCARD;
+		ev.home_ready = ev.prefetch &&
+		                holder_ready(s, &sp->space->pages[t.page]);
+		if (dir_handle(s->dir, &sp->space->dir[t.page], &ev, &out) < 0)
+			return -EPROTO;
+		carry_out(&t, &out);
+	}
+	return 0;
+}
+
+/* --- answers ---------------------------------------------------------------- */
+
+int home_answer(struct shard *s, node_id from, const struct msg *m,
+                const uint8_t *const *page, bool net)
+{
+	struct sspace *sp = shard_space(s, m->space);
+	struct dir_event ev = {
+		.kind = m->type == MSG_ACK      ? DIR_ACK :
+		        m->type == MSG_ACK_DATA ? DIR_ACK_DATA :
+		                                  DIR_NOT_HELD,
+		.from = from,
+		.number = m->type == MSG_ACK_DATA ? m->arg : 0,
+		.now_us = s->now_us,
+	};
+	unsigned n = 0;
+
+	for (uint64_t rest = m->mask; rest != 0; rest &= rest - 1) {
+		struct step t = {
+			.s = s,
+			.sp = sp,
+			.page = m->page + (unsigned)__builtin_ctzll(rest),
+			.bytes = page == NULL ? NULL : page[n++],
+			.net = net,
+		};
+		struct dir_actions out;
+		const struct page_entry *p;
+
+		if (t.page >= sp->space->cut.pages)
+			return -EPROTO;
+		p = &sp->space->pages[t.page];
+		ev.may_keep = from != s->node->id && p->state == PAGE_I &&
+		              !page_asked(p) &&
+		              atomic_load_explicit(&s->node->room,
+		                                   memory_order_relaxed);
+		if (dir_handle(s->dir, &sp->space->dir[t.page], &ev, &out) < 0)
+			return -EPROTO;
+		carry_out(&t, &out);
+	}
+	return 0;
+}
+
+void home_flush(struct shard *s)
+{
+	answers_flush(s);
+}
+
+/* --- death of a peer -------------------------------------------------------- */
+
+static void gone_extent(struct shard *s, struct sspace *sp, uint32_t extent,
+                        node_id peer)
+{
+	gpn_t first = (gpn_t)extent * EXTENT_PAGES;
+	gpn_t end = min_u64(first + EXTENT_PAGES, sp->space->cut.pages);
+
+	for (gpn_t at = first; at < end; at++) {
+		struct dir_event ev = { .kind = DIR_GONE,
+			                .from = peer,
+			                .now_us = s->now_us };
+		struct step t = { .s = s, .sp = sp, .page = at, .net = true };
+		struct dir_entry *e = &sp->space->dir[at];
+		struct dir_actions out;
+		bool lost = dir_state(e) == DIR_LOST;
+
+		if (dir_state(e) == DIR_UNTOUCHED)
+			continue;
+		(void)dir_handle(s->dir, e, &ev, &out);
+		carry_out(&t, &out);
+		peer_drain(s);
+		if (!lost && dir_state(e) == DIR_LOST) {
+			atomic_fetch_add_explicit(&sp->space->lost, 1,
+			                          memory_order_relaxed);
+			shard_count(&s->counters->lost_pages, 1);
+		}
+	}
+}
+
+void home_gone(struct shard *s, node_id peer)
+{
+	for (struct sspace *sp = s->spaces; sp != NULL; sp = sp->next) {
+		const struct cut *cut;
+
+		if (sp->space == NULL)
+			continue;
+		cut = &sp->space->cut;
+		for (uint32_t e = 0; e < cut->extents; e++)
+			if (cut_shard(cut_stripe_of(cut, e),
+			              s->node->cfg.shards) == s->index &&
+			    sp->space->place.extent[e].home ==
+			            s->node->id + 1u &&
+			    sp->space->place.extent[e].opened != 0)
+				gone_extent(s, sp, e, peer);
+	}
+}

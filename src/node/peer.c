@@ -1,0 +1,606 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Messages: to and from the peers' shards, and to ourselves.
+ *
+ * What this shard sends to its own node goes into a ring here, which peer_drain()
+ * empties after every event.  Nothing else is looked at in between, so for the
+ * core a local message arrives at once.
+ *
+ * Orders of our directory (RECALL, INVAL) may find no credit.  They then wait in
+ * the peer's backlog, in order; one transaction has at most one order per node
+ * outstanding, so TXNS_MAX places are enough.  Answers always find room
+ * (net/transport.h).
+ *
+ * FORGETs: bytes that were given up stay with their giver until whoever was
+ * granted them has applied the grant [A7].  The list per requester is ordered by
+ * sequence number, so an acknowledgement takes records off its head.
+ */
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "node/shard.h"
+
+int peer_init(struct shard *s, struct errmsg *em)
+{
+	s->member = calloc(NODES_MAX, sizeof(*s->member));
+	s->forget = calloc(FORGETS_MAX + 1, sizeof(*s->forget));
+	s->local = calloc(LOCALS_MAX, sizeof(*s->local));
+	if (s->member == NULL || s->forget == NULL || s->local == NULL)
+		return errmsg_set(em, -ENOMEM, "no memory for message queues");
+	for (uint32_t i = FORGETS_MAX; i > 0; i--) {
+		s->forget[i].next = s->free_forget;
+		s->free_forget = i;
+	}
+	return 0;
+}
+
+bool peer_alive(const struct shard *s, node_id n)
+{
+	return n == s->node->id || (n < NODES_MAX && s->member[n].lane != NULL);
+}
+
+uint8_t peer_lane(const struct shard *s, const struct sspace *sp, node_id to,
+                  gpn_t page)
+{
+	return cut_shard(cut_stripe_of_page(&sp->space->cut, page),
+	                 s->member[to].shards);
+}
+
+static struct speer *lane_of(struct shard *s, node_id peer, uint8_t shard)
+{
+	struct smember *m = &s->member[peer];
+
+	if (peer >= NODES_MAX || m->lane == NULL || shard >= m->shards)
+		return NULL;
+	return &m->lane[shard];
+}
+
+uint32_t peer_credits(struct shard *s, struct sspace *sp, node_id home,
+                      gpn_t page, struct parking **wait)
+{
+	struct speer *p;
+	uint8_t lane;
+
+	if (home == s->node->id)
+		return UINT32_MAX;
+	lane = peer_lane(s, sp, home, page);
+	p = lane_of(s, home, lane);
+	*wait = &p->credit;
+	return tp_page_credits(s->tp, home, lane);
+}
+
+/* --- sending ---------------------------------------------------------------- */
+
+static void send_local(struct shard *s, const struct msg *m,
+                       const uint8_t *const *page, bool net)
+{
+	struct local_msg_entry *e;
+	unsigned n = (unsigned)__builtin_popcountll(m->mask);
+
+	assert(s->local_n < LOCALS_MAX);
+	e = &s->local[(s->local_first + s->local_n++) % LOCALS_MAX];
+	e->m = *m;
+	e->net = net;
+	if (page != NULL)
+		memcpy(e->page, page, n * sizeof(e->page[0]));
+	else
+		e->page[0] = NULL;
+}
+
+/* Adjacent pages become one iovec. */
+static int gather(const uint8_t *const *page, unsigned n,
+                  struct iovec iov[RUN_PAGES])
+{
+	int n_iov = 0;
+
+	for (unsigned i = 0; i < n; i++) {
+		struct iovec *last = n_iov > 0 ? &iov[n_iov - 1] : NULL;
+
+		if (last != NULL &&
+		    (const uint8_t *)last->iov_base + last->iov_len ==
+		            page[i]) {
+			last->iov_len += PAGE_BYTES;
+			continue;
+		}
+		/* iovec has no const; tp_send() only reads. */
+		iov[n_iov].iov_base = (void *)(uintptr_t)page[i];
+		iov[n_iov++].iov_len = PAGE_BYTES;
+	}
+	return n_iov;
+}
+
+enum tp_sent peer_send(struct shard *s, node_id to, struct sspace *sp,
+                       struct msg *m, const uint8_t *const *page, bool net,
+                       uint64_t *seq)
+{
+	struct iovec iov[RUN_PAGES];
+	int n_iov = 0;
+
+	if (to == s->node->id) {
+		send_local(s, m, page, net);
+		return TP_QUEUED;
+	}
+	if (lane_of(s, to, 0) == NULL)
+		return TP_DOWN;
+	m->epoch = s->epoch;
+	m->payload_bytes = msg_payload_pages(m) * PAGE_BYTES;
+	if (m->payload_bytes > 0)
+		n_iov = gather(page, msg_payload_pages(m), iov);
+	return tp_send(s->tp, to, peer_lane(s, sp, to, m->page), m, iov, n_iov,
+	               m->type == MSG_FORGET ? TP_LAZY : 0, seq);
+}
+
+void peer_recall(struct shard *s, node_id to, struct sspace *sp,
+                 struct msg *m)
+{
+	struct speer *p;
+	struct backlog *b;
+
+	if (to == s->node->id) {
+		struct local_msg_entry *last =
+			&s->local[(s->local_first + s->local_n - 1) %
+		                  LOCALS_MAX];
+
+		/* A scan recalls a run from us: one order for all of it. */
+		if (s->local_n > 0 && m->type == MSG_RECALL_S &&
+		    last->m.type == MSG_RECALL_S &&
+		    last->m.space == m->space &&
+		    m->page - last->m.page < RUN_PAGES) {
+			last->m.mask |= 1ull << (m->page - last->m.page);
+			return;
+		}
+		send_local(s, m, NULL, false);
+		return;
+	}
+	p = lane_of(s, to, peer_lane(s, sp, to, m->page));
+	if (p == NULL)
+		return; /* dead: home_gone() comes for this entry */
+	if (p->backlog_n == 0 &&
+	    peer_send(s, to, sp, m, NULL, false, NULL) == TP_QUEUED)
+		return;
+	assert(p->backlog_n < TXNS_MAX);
+	b = &p->backlog[(p->backlog_first + p->backlog_n++) % TXNS_MAX];
+	*b = (struct backlog){ .type = m->type,
+		               .requester = (node_id)m->arg,
+		               .space = m->space,
+		               .page = m->page };
+}
+
+static void backlog_send(struct shard *s, node_id peer, struct speer *p)
+{
+	while (p->backlog_n > 0) {
+		const struct backlog *b = &p->backlog[p->backlog_first];
+		struct sspace *sp = shard_space(s, b->space);
+		struct msg m = { .type = b->type,
+			         .space = b->space,
+			         .page = b->page,
+			         .mask = 1,
+			         .arg = b->requester };
+
+		if (sp != NULL && peer_send(s, peer, sp, &m, NULL, false,
+		                            NULL) == TP_FULL)
+			return;
+		p->backlog_first = (p->backlog_first + 1) % TXNS_MAX;
+		p->backlog_n--;
+	}
+}
+
+/* --- FORGET ----------------------------------------------------------------- */
+
+static void forget_append(struct shard *s, uint32_t *head, uint32_t *tail,
+                          uint32_t i)
+{
+	s->forget[i].next = 0;
+	if (*tail != 0)
+		s->forget[*tail].next = i;
+	else
+		*head = i;
+	*tail = i;
+}
+
+static void forget_send(struct shard *s, uint32_t i)
+{
+	struct forget *f = &s->forget[i];
+	struct sspace *sp = shard_space(s, f->space);
+	struct msg m = { .type = MSG_FORGET,
+		         .space = f->space,
+		         .page = f->page,
+		         .mask = 1,
+		         .arg = f->number };
+	struct speer *p;
+
+	if (f->giver == s->node->id) {
+		holder_forget(s, f->number);
+	} else if (sp != NULL && peer_send(s, f->giver, sp, &m, NULL, false,
+	                                   NULL) == TP_FULL) {
+		p = lane_of(s, f->giver,
+		            peer_lane(s, sp, f->giver, f->page));
+		forget_append(s, &p->unsent_head, &p->unsent_tail, i);
+		return;
+	}
+	f->next = s->free_forget;
+	s->free_forget = i;
+}
+
+static uint32_t forget_record(struct shard *s, struct sspace *sp, gpn_t page,
+                              node_id giver, uint64_t number)
+{
+	uint32_t i = s->free_forget;
+
+	/* At most as many as all givers have frames; each peer's recalls are
+	 * bounded by credits, and grants by the pages asked for. */
+	assert(i != 0);
+	s->free_forget = s->forget[i].next;
+	s->forget[i] = (struct forget){ .number = number,
+		                        .giver = giver,
+		                        .space = sp->space->id,
+		                        .page = page };
+	return i;
+}
+
+void peer_forget(struct shard *s, struct sspace *sp, gpn_t page, node_id giver,
+                 uint64_t number)
+{
+	if (giver != NODE_NONE && number != 0)
+		forget_send(s, forget_record(s, sp, page, giver, number));
+}
+
+void peer_forget_later(struct shard *s, node_id to, struct sspace *sp,
+                       gpn_t page, uint64_t seq, node_id giver,
+                       uint64_t number)
+{
+	struct speer *p = lane_of(s, to, 0);
+	uint32_t i;
+
+	if (giver == NODE_NONE || number == 0)
+		return;
+	i = forget_record(s, sp, page, giver, number);
+	if (p == NULL) { /* the requester died: nobody has the bytes but the
+		            giver, and recovery is not there to use them */
+		forget_send(s, i);
+		return;
+	}
+	p = lane_of(s, to, peer_lane(s, sp, to, page));
+	s->forget[i].seq = seq;
+	forget_append(s, &p->forget_head, &p->forget_tail, i);
+}
+
+static void on_acked(void *arg, node_id peer, uint8_t shard, uint64_t seq)
+{
+	struct shard *s = arg;
+	struct speer *p = lane_of(s, peer, shard);
+
+	while (p != NULL && p->forget_head != 0 &&
+	       s->forget[p->forget_head].seq <= seq) {
+		uint32_t i = p->forget_head;
+
+		p->forget_head = s->forget[i].next;
+		if (p->forget_head == 0)
+			p->forget_tail = 0;
+		forget_send(s, i);
+	}
+}
+
+/* --- receiving -------------------------------------------------------------- */
+
+static int on_void(struct shard *s, struct sspace *sp, const struct msg *m)
+{
+	bool discard = (m->flags & MSG_F_DISCARD) != 0;
+
+	if (m->type == MSG_MOVED)
+		place_moved(&sp->space->place, extent_of(m->page),
+		            (uint32_t)(m->arg >> 16));
+	if (discard) {
+		sp->discard_mask = 0; /* the whole window is asked again */
+		sp->discard_sent = false;
+		timer_start(s->loop, &s->later_timer,
+		            loop_now(s->loop) + AGAIN_NS);
+		return 0;
+	}
+	for (uint64_t rest = m->mask; rest != 0; rest &= rest - 1) {
+		gpn_t page = m->page + (unsigned)__builtin_ctzll(rest);
+		struct page_event ev = { .kind = PAGE_RETRY };
+		struct page_actions out;
+
+		if (page >= sp->space->cut.pages ||
+		    page_handle(&sp->space->pages[page], &ev, &out) < 0)
+			return -EPROTO;
+		for (uint32_t i = pend_first(s, sp, page); i != 0;
+		     i = pend_next(s, i))
+			park_later(s, i);
+	}
+	return 0;
+}
+
+/* A message of a space that this node does not know (yet, or any more). */
+static int stranger(struct shard *s, node_id from, uint8_t lane,
+                    const struct msg *m)
+{
+	struct msg ans = { .space = m->space,
+		           .page = m->page,
+		           .mask = m->mask,
+		           .epoch = s->epoch };
+
+	if (msg_class(m->type) == MSG_CLASS_REQUEST) {
+		ans.type = MSG_AGAIN;
+		ans.flags = m->type == MSG_DISCARD ? MSG_F_DISCARD : 0;
+	} else if (msg_class(m->type) == MSG_CLASS_RECALL) {
+		ans.type = MSG_NOT_HELD;
+	} else {
+		return 0;
+	}
+	(void)tp_send(s->tp, from, lane, &ans, NULL, 0, 0, NULL);
+	return 0;
+}
+
+static int dispatch(struct shard *s, node_id from, uint8_t lane,
+                    const struct msg *m, const uint8_t *const *page, bool net)
+{
+	struct sspace *sp = shard_space(s, m->space);
+
+	if (sp == NULL)
+		return stranger(s, from, lane, m);
+	if (m->page >= sp->space->cut.pages ||
+	    cut_shard(cut_stripe_of_page(&sp->space->cut, m->page),
+	              s->node->cfg.shards) != s->index)
+		return -EPROTO;
+	switch (msg_class(m->type)) {
+	case MSG_CLASS_REQUEST:
+		return home_request(s, from, lane, m, net);
+	case MSG_CLASS_ANSWER:
+		if (m->type == MSG_MOVED || m->type == MSG_AGAIN)
+			return on_void(s, sp, m);
+		if (m->type == MSG_DISCARDED)
+			return holder_discarded(s, sp, m);
+		return holder_grant(s, sp, m, page, net);
+	case MSG_CLASS_RECALL:
+		return holder_recall(s, from, m, false);
+	case MSG_CLASS_ACK:
+		return home_answer(s, from, m, page, net);
+	case MSG_CLASS_FREE:
+		if (m->arg > FRAMES_MAX || s->frame_home[m->arg] != from)
+			return -EPROTO;
+		holder_forget(s, m->arg);
+		return 0;
+	case MSG_CLASS_NONE:
+	case MSG_CLASS_CONTROL:
+		return 0;
+	}
+	return -EPROTO;
+}
+
+void peer_drain(struct shard *s)
+{
+	if (s->draining)
+		return; /* whoever drains goes on with what was added */
+	s->draining = true;
+	for (;;) {
+		struct local_msg_entry e;
+		int r;
+
+		if (s->local_n == 0) {
+			home_flush(s);
+			if (s->local_n == 0)
+				break;
+		}
+		e = s->local[s->local_first];
+		s->local_first = (s->local_first + 1) % LOCALS_MAX;
+		s->local_n--;
+		r = dispatch(s, s->node->id, s->index, &e.m,
+		             e.page[0] == NULL ? NULL : e.page, e.net);
+		assert(r == 0); /* we keep our own rules */
+	}
+	s->draining = false;
+}
+
+static int on_message(void *arg, node_id peer, uint8_t shard,
+                      const struct msg *m, const void *payload)
+{
+	struct shard *s = arg;
+	const uint8_t *page[RUN_PAGES];
+	const uint8_t *at = payload;
+	unsigned n = msg_payload_pages(m);
+	int r;
+
+	shard_gate(s);
+	shard_now_us(s);
+	if (m->flags & MSG_F_TRACE)
+		at += WIRE_TRACE_BYTES;
+	for (unsigned i = 0; i < n; i++)
+		page[i] = at + (size_t)i * PAGE_BYTES;
+	r = dispatch(s, peer, shard, m, n > 0 ? page : NULL, true);
+	peer_drain(s);
+	return r;
+}
+
+static void on_ready(void *arg, node_id peer, uint8_t shard)
+{
+	struct shard *s = arg;
+	struct speer *p = lane_of(s, peer, shard);
+	uint32_t i;
+
+	if (p == NULL)
+		return;
+	backlog_send(s, peer, p);
+	i = p->unsent_head;
+	p->unsent_head = p->unsent_tail = 0;
+	while (i != 0) {
+		uint32_t next = s->forget[i].next;
+
+		forget_send(s, i);
+		i = next;
+	}
+	unpark_all(s, &p->credit);
+	for (struct sspace *sp = s->spaces; sp != NULL; sp = sp->next)
+		if (sp->space != NULL && sp->discards != NULL)
+			job_discard(s, sp);
+	peer_drain(s);
+}
+
+static void mark_connected(struct shard *s, node_id peer)
+{
+	const struct smember *m = &s->member[peer];
+	bool all = m->lane != NULL;
+
+	for (uint8_t i = 0; all && i < m->shards; i++)
+		all = tp_connected(s->tp, peer, i);
+	if (all)
+		atomic_fetch_or_explicit(&s->counters->connected[peer / 64],
+		                         1ull << (peer % 64),
+		                         memory_order_relaxed);
+	else
+		atomic_fetch_and_explicit(&s->counters->connected[peer / 64],
+		                          ~(1ull << (peer % 64)),
+		                          memory_order_relaxed);
+}
+
+static void on_up(void *arg, node_id peer, uint8_t shard)
+{
+	(void)shard;
+	mark_connected(arg, peer);
+}
+
+static void on_down(void *arg, node_id peer, uint8_t shard, int why)
+{
+	(void)shard;
+	(void)why;
+	mark_connected(arg, peer);
+}
+
+static void on_broken(void *arg, node_id peer, uint8_t shard, int why,
+                      const char *text)
+{
+	struct shard *s = arg;
+	struct breach_letter *b = calloc(1, sizeof(*b));
+
+	log_err("a peer broke the protocol, its session is over",
+	        "peer=%u lane=%u errno=%d why=\"%s\"", peer, shard, -why,
+	        text);
+	mark_connected(s, peer);
+	if (b == NULL)
+		return;
+	b->node = s->node;
+	b->peer = peer;
+	snprintf(b->text, sizeof(b->text), "%s", text);
+	link_breach(s->node->link, b);
+}
+
+static void on_foreign(void *arg, int fd, const struct hello *h)
+{
+	struct shard *s = arg;
+
+	if (h->to_shard < s->node->cfg.shards)
+		shard_adopt(s->node->shard[h->to_shard], fd, h);
+	else
+		close(fd);
+}
+
+const struct tp_handlers peer_handlers = {
+	.up = on_up,
+	.down = on_down,
+	.message = on_message,
+	.acked = on_acked,
+	.ready = on_ready,
+	.broken = on_broken,
+	.foreign = on_foreign,
+};
+
+/* --- membership ------------------------------------------------------------- */
+
+static void forget_list(struct shard *s, uint32_t head)
+{
+	while (head != 0) {
+		uint32_t next = s->forget[head].next;
+
+		s->forget[head].next = s->free_forget;
+		s->free_forget = head;
+		head = next;
+	}
+}
+
+/* The peer's incarnation is over. */
+static void member_gone(struct shard *s, node_id id)
+{
+	struct smember *m = &s->member[id];
+	struct speer *lane = m->lane;
+
+	if (lane == NULL)
+		return;
+	for (uint8_t i = 0; i < m->shards; i++)
+		tp_forget(s->tp, id, i);
+	m->lane = NULL;
+	mark_connected(s, id);
+	home_gone(s, id);
+	holder_unreachable(s, id);
+	for (uint8_t i = 0; i < m->shards; i++) {
+		forget_list(s, lane[i].forget_head);
+		forget_list(s, lane[i].unsent_head);
+		free(lane[i].backlog);
+		/* Their home is dead now: touching them again says so. */
+		unpark_all(s, &lane[i].credit);
+	}
+	free(lane);
+	peer_drain(s);
+}
+
+static void member_comes(struct shard *s, const struct member *v)
+{
+	struct smember *m = &s->member[v->id];
+	struct speer *lane = calloc(v->shards, sizeof(*lane));
+	bool ok = lane != NULL;
+
+	for (uint8_t i = 0; ok && i < v->shards; i++) {
+		struct tp_peer_config cfg = { .node = v->id,
+			                      .incarnation = v->incarnation,
+			                      .shard = i };
+
+		lane[i].shard = i;
+		lane[i].backlog = calloc(TXNS_MAX, sizeof(struct backlog));
+		snprintf(cfg.endpoint, sizeof(cfg.endpoint), "%s",
+		         v->endpoint);
+		ok = lane[i].backlog != NULL && tp_peer(s->tp, &cfg) == 0;
+	}
+	if (!ok) {
+		/* Faults on its pages wait until the next membership. */
+		log_err("cannot take up a member: no memory, or a bad endpoint",
+		        "node=%u endpoint=\"%s\"", v->id, v->endpoint);
+		for (uint8_t i = 0; lane != NULL && i < v->shards; i++)
+			free(lane[i].backlog);
+		free(lane);
+		return;
+	}
+	m->shards = v->shards;
+	m->incarnation = v->incarnation;
+	m->lane = lane;
+}
+
+void peer_members(struct shard *s, const struct members_letter *l)
+{
+	if (l->epoch < s->epoch)
+		return;
+	s->epoch = l->epoch;
+	tp_set_epoch(s->tp, l->epoch);
+	for (uint32_t i = 0; i < l->n; i++) {
+		const struct member *v = &l->v[i];
+		struct smember *m = &s->member[v->id];
+		bool over = v->state == MEMBER_DEAD ||
+		            v->state == MEMBER_DRAINED;
+
+		m->state = v->state;
+		if (v->id == s->node->id)
+			continue;
+		if (m->lane != NULL &&
+		    (over || m->incarnation != v->incarnation))
+			member_gone(s, v->id);
+		if (m->lane == NULL && !over && v->shards > 0 &&
+		    v->state != MEMBER_JOINING)
+			member_comes(s, v);
+	}
+	unpark_all(s, &s->later);
+	peer_drain(s);
+	atomic_store_explicit(&s->counters->overhead_bytes,
+	                      tp_overhead_bytes(s->tp), memory_order_relaxed);
+}

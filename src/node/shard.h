@@ -1,0 +1,332 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A shard: one thread that does everything for its stripes.  Its parts, in the
+ * order in which a fault passes them:
+ *
+ *	touch.c    reads userfaultfds, asks core/page, guesses what comes next,
+ *	           and turns what must be asked for into GETs
+ *	home.c     takes requests, asks core/dir, grants and recalls
+ *	holder.c   takes grants and recalls, and carries core/page's actions out
+ *	install.c  maps pages into clients
+ *	peer.c     sends and receives, remembers what to FORGET
+ *	pend.c     the threads that wait
+ *	job.c      discards, prefetches, questions, death of a peer
+ *	shard.c    the thread, its letters, its memory
+ *
+ * Messages to this node itself go through a queue of the shard (peer.c), which
+ * is drained before anything else is looked at: so the state of a page is never
+ * seen between a local message's sending and its arrival.
+ */
+#pragma once
+
+#include <pthread.h>
+
+#include "base/prng.h"
+#include "node/node.h"
+
+/* Threads that may wait in a shard at once.  More stay in the kernel's queue. */
+#define PENDS_MAX   32768u
+#define PEND_BUCKETS 16384u
+/* Pages homed here that may be busy at once: more hear AGAIN. */
+#define TXNS_MAX    2048u
+#define SETS_MAX    8192u
+/* Pages given up whose bytes may still be needed [A7]. */
+#define FRAMES_MAX  2048u
+/* Recalls that wait for a residency: ours and every peer's. */
+#define DEFERS_MAX  16384u
+#define LOCALS_MAX  8192u
+#define FORGETS_MAX 8192u
+#define STREAMS     4u /* scans that one client's stripe is watched for */
+#define AGAIN_NS    (500 * NSEC_PER_USEC)
+
+/* --- threads that wait ----------------------------------------------------- */
+
+struct sspace;
+
+struct pend {
+	struct sspace *space;
+	gpn_t page;
+	uint32_t tid;
+	uint32_t next;   /* same bucket, or free list; 0: end */
+	uint32_t parked; /* next in its parking list; 0: end */
+	uint8_t slot;    /* client */
+	bool write;
+	bool is_parked;
+	bool ahead;      /* it came while a prefetch was under way */
+	uint16_t hash;   /* of the thread */
+};
+
+/* Threads whose fault waits for something else than an answer about its page. */
+struct parking {
+	uint32_t head, tail, n;
+};
+
+/* --- spaces and clients of a shard ---------------------------------------- */
+
+/* A scan: where it will go on if it goes on. */
+struct stream {
+	gpn_t next;     /* the page behind what was asked for */
+	gpn_t marker;   /* touched: order the next window; GPN_NONE */
+	uint32_t window; /* pages asked for at once */
+	uint32_t ahead; /* windows in flight beyond the one being read */
+	uint32_t used;  /* clock of use, for replacement */
+	int32_t stride; /* pages between touches: 1 or more */
+};
+#define GPN_NONE (~(gpn_t)0)
+
+struct sstripe {
+	struct loop_io io;
+	struct shard *shard;
+	struct sspace *space;
+	struct client *client;
+	struct uffd *uffd;
+	uint32_t index;
+	bool paused; /* its faults are not read: no room for waiters */
+	gpn_t last;  /* page requested last */
+	int64_t delta; /* its distance from the one before */
+	struct stream stream[STREAMS];
+	uint32_t clock;
+};
+
+struct sclient {
+	struct client *client; /* NULL: free slot */
+	struct sstripe *stripe; /* array of cut.stripes; unused: uffd NULL */
+};
+
+struct sspace {
+	struct space *space; /* NULL: free */
+	struct sclient client[CLIENTS_PER_SPACE];
+	uint32_t n_clients;
+	uint64_t slots; /* bit per client in use */
+	struct parking unknown; /* waits for the coordinator: whose extent? */
+	struct shard_letter *discards; /* queue: the first is being done */
+	uint64_t discard_mask; /* pages of the first not answered yet */
+	gpn_t discard_base;
+	uint32_t discard_n;    /* pages of the window on its way */
+	bool discard_sent;
+	bool discard_asked;    /* the coordinator, whose its extent is */
+	uint64_t discard_told; /* extent that it said is nobody's; GPN_NONE */
+	uint32_t refused;     /* prefetches refused in a row */
+	uint32_t guess_clock;
+	struct sspace *next;
+};
+
+/* --- messages to ourselves -------------------------------------------------- */
+
+struct local_msg_entry {
+	struct msg m;
+	const uint8_t *page[RUN_PAGES]; /* bytes of each payload page, in order
+	                                   of bits; valid until it is handled */
+	bool net; /* the net was involved in what it answers */
+};
+
+/* --- peers ------------------------------------------------------------------ */
+
+/* Granted bytes that the giver keeps until the grant is applied. */
+struct forget {
+	uint64_t seq;   /* of the grant, in the requester's session */
+	uint64_t number; /* of the giver's frame */
+	node_id giver;
+	uint8_t giver_shard;
+	space_id space;
+	gpn_t page;
+	uint32_t next;
+};
+
+/* A recall that found no credit. */
+struct backlog {
+	enum msg_type type;
+	node_id requester;
+	space_id space;
+	gpn_t page;
+};
+
+struct speer { /* one lane to a peer */
+	bool known;
+	uint8_t shard;
+	struct parking credit;  /* touches that found no page credit */
+	uint32_t forget_head, forget_tail; /* grants not applied yet, by seq */
+	uint32_t unsent_head, unsent_tail; /* FORGETs that found no room */
+	struct backlog *backlog; /* ring of TXNS_MAX */
+	uint32_t backlog_first, backlog_n;
+};
+
+struct smember {
+	enum member_state state;
+	uint64_t incarnation;
+	uint8_t shards;
+	struct speer *lane; /* one per shard of the peer; NULL: not a peer */
+};
+
+struct defer {
+	nsec_t at;
+	struct msg m;
+	node_id home;
+	struct sspace *space;
+};
+
+/* --- answers that a GET gathers ------------------------------------------- */
+
+/*
+ * While one GET of up to 64 pages is served, its grants gather here and leave as
+ * one message per kind.
+ */
+struct answers {
+	bool on;
+	node_id to;
+	uint8_t to_shard;
+	struct sspace *space;
+	gpn_t base;
+	uint64_t s, zero, refused; /* masks relative to base */
+	const uint8_t *page[RUN_PAGES];
+	bool net;
+};
+
+/* --- the shard -------------------------------------------------------------- */
+
+struct shard {
+	struct node *node;
+	uint8_t index;
+	struct loop *loop;
+	struct loop_hook hook;
+	struct transport *tp;
+	pthread_t thread;
+	bool running;
+	struct shard_counters *counters;
+
+	struct dir *dir;
+	struct frame_pool *frames;
+	node_id *frame_home; /* whom each frozen frame was sent to, or NONE */
+	struct prng random;
+
+	struct pend *pend; /* from 1 */
+	uint32_t *bucket;
+	uint32_t free_pend, n_free_pend;
+	struct parking later; /* to be touched again at AGAIN_NS */
+	struct loop_timer later_timer;
+	bool starved; /* some userfaultfd is paused */
+
+	struct sspace *spaces; /* list; few */
+	struct sspace *last_space; /* the one looked up last */
+
+	struct local_msg_entry *local; /* ring */
+	uint32_t local_first, local_n;
+	bool draining;
+	struct answers answers;
+	bool event_net; /* the event being handled came over the net */
+
+	struct smember *member; /* NODES_MAX */
+	uint32_t epoch;
+	struct forget *forget; /* from 1 */
+	uint32_t free_forget;
+
+	struct defer *defer; /* binary heap by `at` */
+	uint32_t n_defer;
+	struct loop_timer defer_timer;
+
+	uint32_t now_us;
+	uint32_t n_fds; /* userfaultfds watched */
+};
+
+/* shard.c */
+struct sspace *shard_space(struct shard *s, space_id id);
+uint32_t shard_now_us(struct shard *s);
+/* Wait here while the node has no lease: a fenced node does nothing. */
+void shard_gate(struct shard *s);
+void shard_claim(struct shard *s, struct sspace *sp,
+                 const struct place_claim *c);
+void shard_end_clients(struct shard *s, struct sspace *sp, const char *why);
+void shard_count(_Atomic uint64_t *counter, uint64_t n);
+
+/* pend.c */
+int pend_init(struct shard *s, struct errmsg *em);
+/* Returns its number, or 0 if there is none left. */
+uint32_t pend_add(struct shard *s, struct sspace *sp, gpn_t page,
+                  const struct uffd_fault *f, uint8_t slot);
+/* The first of those who wait for a page, or 0; then pend_next(). */
+uint32_t pend_first(struct shard *s, struct sspace *sp, gpn_t page);
+uint32_t pend_next(struct shard *s, uint32_t i);
+/* They got their page: note the class, count, and take them off.  Returns the
+ * set of clients (slots) that waited. */
+uint64_t pend_resolve(struct shard *s, struct sspace *sp, gpn_t page,
+                      enum local_class class);
+void pend_drop_client(struct shard *s, struct sspace *sp, uint8_t slot);
+void park(struct shard *s, struct parking *p, uint32_t i);
+/* Touch all that are parked there once more. */
+void unpark_all(struct shard *s, struct parking *p);
+void park_later(struct shard *s, uint32_t i);
+
+/* touch.c */
+void touch_ready(struct loop_io *io, uint32_t events);
+/* A thread waits (pend i): do what its page needs. */
+void touch_pend(struct shard *s, uint32_t i);
+/* Everybody who waits for the page. */
+void touch_page(struct shard *s, struct sspace *sp, gpn_t page);
+void touch_resume(struct shard *s);
+/* Ask for pages ahead of need; returns how many were asked for. */
+uint32_t touch_prefetch(struct shard *s, struct sspace *sp, gpn_t first,
+                        uint32_t n, bool write);
+
+/* home.c */
+int home_request(struct shard *s, node_id from, uint8_t lane,
+                 const struct msg *m, bool net);
+int home_answer(struct shard *s, node_id from, const struct msg *m,
+                const uint8_t *const *page, bool net);
+/* Send the grants that a GET has gathered. */
+void home_flush(struct shard *s);
+void home_gone(struct shard *s, node_id peer);
+
+/* holder.c */
+int holder_grant(struct shard *s, struct sspace *sp, const struct msg *m,
+                 const uint8_t *const *page, bool net);
+int holder_recall(struct shard *s, node_id home, const struct msg *m,
+                  bool deferred);
+void holder_keep(struct shard *s, struct sspace *sp, gpn_t page,
+                 const uint8_t *bytes);
+void holder_forget(struct shard *s, uint64_t number);
+void holder_defer_due(struct loop_timer *t);
+void holder_unreachable(struct shard *s, node_id home);
+bool holder_ready(struct shard *s, const struct page_entry *p);
+int holder_discarded(struct shard *s, struct sspace *sp, const struct msg *m);
+
+/* install.c */
+enum install { INSTALL_S, INSTALL_M, INSTALL_ZERO };
+void install_run(struct shard *s, struct sspace *sp, gpn_t first, uint32_t n,
+                 const uint8_t *const *page, enum install how,
+                 enum local_class class);
+void install_keep(struct shard *s, struct sspace *sp, gpn_t page,
+                  const uint8_t *bytes);
+/* Map a held page for the client that faulted, as its state says. */
+void install_map(struct shard *s, uint32_t pend);
+void install_unprotect(struct shard *s, struct sspace *sp, gpn_t page,
+                       enum local_class class);
+/* Returns when no client can write there any more. */
+void install_protect(struct shard *s, struct sspace *sp, gpn_t first,
+                     uint32_t n);
+void install_poison(struct shard *s, struct sspace *sp, gpn_t page);
+
+/* peer.c */
+int peer_init(struct shard *s, struct errmsg *em);
+/* To a peer, or to ourselves.  `page` are the payload pages. */
+enum tp_sent peer_send(struct shard *s, node_id to, struct sspace *sp,
+                       struct msg *m, const uint8_t *const *page, bool net,
+                       uint64_t *seq);
+void peer_recall(struct shard *s, node_id to, struct sspace *sp,
+                 struct msg *m);
+/* Once `to` has applied message seq: giver's frame `number` may go. */
+void peer_forget_later(struct shard *s, node_id to, struct sspace *sp,
+                       gpn_t page, uint64_t seq, node_id giver,
+                       uint64_t number);
+void peer_forget(struct shard *s, struct sspace *sp, gpn_t page, node_id giver,
+                 uint64_t number);
+void peer_drain(struct shard *s);
+/* Page credits towards the home of `page`; ~0 for ourselves; 0 none. */
+uint32_t peer_credits(struct shard *s, struct sspace *sp, node_id home,
+                      gpn_t page, struct parking **wait);
+bool peer_alive(const struct shard *s, node_id n);
+uint8_t peer_lane(const struct shard *s, const struct sspace *sp, node_id to,
+                  gpn_t page);
+void peer_members(struct shard *s, const struct members_letter *l);
+
+/* job.c */
+void job_discard(struct shard *s, struct sspace *sp);
