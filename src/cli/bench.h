@@ -4,7 +4,7 @@
  * at least (the floor, bench_floor.h).
  *
  *	cmd_bench.c      options, nodes, the run from end to end
- *	bench_run.c      slices: the floor and memspan by turns; what came of them
+ *	bench_run.c      slices: the floor and memspan by turns
  *	bench_pattern.c  the seven patterns, as orders to the crew
  *	bench_space.c    the spaces that they run in
  *	bench_place.c    which CPUs everybody runs on
@@ -129,7 +129,9 @@ struct bench_run {
 	struct bench_node node[BENCH_NODES_MAX];
 	struct bench_crew crew;
 	char made[LOCAL_NAME_BYTES]; /* the space to be deleted; "": none */
-	uint64_t share; /* pages for each node in the space that is open */
+	/* Of the space that is open: pages for each node, pages that are dealt
+	 * at once. */
+	uint64_t share, grain;
 
 	/* What came of it. */
 	struct bench_result result[BENCH_PATTERNS];
@@ -198,6 +200,9 @@ enum bench_homes {
 	BENCH_DEALT,    /* of extent e, node e % n is */
 	BENCH_AT_FIRST, /* the first node is home of all */
 };
+
+/* Extents to be dealt at once, so that the list of homes is not too long. */
+uint64_t bench_grain(uint64_t extents_each, unsigned nodes);
 
 /*
  * Make the space of run->now, or take the one that was named, and attach it

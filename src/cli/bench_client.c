@@ -278,6 +278,7 @@ static int carry_out(struct client *c)
 	return -EINVAL;
 }
 
+/* Returns -EPIPE when the conductor is gone. */
 static int one_order(struct client *c)
 {
 	_Atomic uint32_t *go = &c->cfg->board->go;
@@ -287,13 +288,13 @@ static int one_order(struct client *c)
 	memset(&c->seat->answer, 0, sizeof(c->seat->answer));
 	r = prepare(c);
 	if (send(c->cfg->sock, "r", 1, MSG_NOSIGNAL) != 1)
-		return -1;
+		return -EPIPE;
 	while ((now = atomic_load(go)) != c->seat->round)
 		bench_futex_wait(go, now);
 	if (r == 0)
 		r = carry_out(c);
 	c->seat->answer.error = r;
-	return send(c->cfg->sock, "d", 1, MSG_NOSIGNAL) == 1 ? 0 : -1;
+	return send(c->cfg->sock, "d", 1, MSG_NOSIGNAL) == 1 ? 0 : -EPIPE;
 }
 
 int bench_client(const struct bench_client_config *cfg)

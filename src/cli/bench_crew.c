@@ -218,6 +218,7 @@ struct bench_order *bench_crew_order(struct bench_crew *crew, unsigned i,
 	o->verb = verb;
 	o->walk.step = 1;
 	o->walk.deal = 1;
+	o->walk.grain = 1;
 	return o;
 }
 

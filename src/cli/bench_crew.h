@@ -6,15 +6,15 @@
  *	(conducts,        +-- client of node 1 -- its floor's handler -- peer
  *	 touches no page) :
  *
- * Each client is a process of its own that attaches spaces through its node, and
- * measures both memspan and the floor (bench_floor.h).  All are forked before
- * anything is measured, and end with the conductor, however it ends.
+ * Each client is a process of its own that attaches spaces through its node,
+ * and measures both memspan and the floor (bench_floor.h).  All are forked
+ * before anything is measured, and end with the conductor, however it ends.
  *
  * An order takes three steps, so that all begin at once and nothing is prepared
  * while others measure:
  *
  *	conductor                        client
- *	fills in seat->order, 'o'  ->    prepares: maps, lists pages, makes room
+ *	fills in seat->order, 'o'  ->    prepares: lists pages, makes room
  *	                           <-    'r'eady, then waits on board->go
  *	has all 'r': raises go     ->    does it; fills in seat->answer
  *	                           <-    'd'one
@@ -139,8 +139,8 @@ struct bench_order *bench_crew_order(struct bench_crew *crew, unsigned i,
 
 /*
  * Have the members of `who` (bit i: member i) carry out the orders of their
- * seats at once.  Returns 0 when all did; -EINTR when a signal asked us to stop;
- * -ETIMEDOUT after `patience`; -ECHILD when a process died; or what a member
+ * seats at once.  Returns 0 when all did; -EINTR when a signal asked us to
+ * stop; -ETIMEDOUT after `patience`; -ECHILD when a process died; or what a member
  * answered.  em says which and why.
  */
 int bench_crew_do(struct bench_crew *crew, uint64_t who, nsec_t patience,

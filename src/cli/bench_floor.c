@@ -28,11 +28,14 @@
 /* One thread waits for one page, so no more can be queued than threads. */
 #define QUEUE (1u << 15)
 
+/* Say what errno means; returns it, negative. */
 static int complain(const char *who, const char *what)
 {
+	int r = errno > 0 ? -errno : -EIO;
+
 	fprintf(stderr, "memspan bench: floor's %s: %s: %s\n", who, what,
-	        strerror(errno));
-	return 1;
+	        strerror(-r));
+	return r;
 }
 
 static nsec_t clock_now(void)
@@ -64,7 +67,7 @@ static ssize_t receive(int sock, void *buf, size_t bytes, nsec_t busy_ns)
 
 #define PEER_REQUESTS 128u /* answered by one sendmsg(2) */
 
-/* Send all of iov.  Returns 0, or -1 if the handler is gone. */
+/* Send all of iov.  Returns 0, or -errno if nobody is at the other end. */
 static int send_all(int sock, struct iovec *iov, size_t n)
 {
 	struct msghdr msg = { .msg_iov = iov, .msg_iovlen = n };
@@ -73,7 +76,7 @@ static int send_all(int sock, struct iovec *iov, size_t n)
 		ssize_t r = sendmsg(sock, &msg, MSG_NOSIGNAL);
 
 		if (r < 0)
-			return -1;
+			return -errno;
 		for (; msg.msg_iovlen > 0 && (size_t)r >= msg.msg_iov->iov_len;
 		     msg.msg_iov++, msg.msg_iovlen--)
 			r -= (ssize_t)msg.msg_iov->iov_len;
@@ -113,7 +116,7 @@ int floor_peer(const struct floor_config *cfg)
 	              PROT_READ | PROT_WRITE,
 	              MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
 	if (source == MAP_FAILED)
-		return complain("peer", "mmap");
+		return complain("peer", "mmap") != 0;
 	for (gpn_t p = 0; p < FLOOR_PAGES; p++)
 		bench_fill(source + p * PAGE_BYTES,
 		           &(struct bench_stamp){ cfg->seed, p,
@@ -233,6 +236,7 @@ static int take_answers(struct handler *h)
 	for (;;) {
 		struct floor_request r;
 		size_t bytes;
+		int e;
 
 		if (h->have - at < sizeof(r))
 			break;
@@ -240,8 +244,9 @@ static int take_answers(struct handler *h)
 		bytes = sizeof(r) + (size_t)r.pages * PAGE_BYTES;
 		if (h->have - at < bytes)
 			break;
-		if (install(h, &r, h->in + at + sizeof(r)) != 0)
-			return -1;
+		e = install(h, &r, h->in + at + sizeof(r));
+		if (e < 0)
+			return e;
 		at += bytes;
 		h->under_way--;
 	}
@@ -250,14 +255,14 @@ static int take_answers(struct handler *h)
 	return 0;
 }
 
-/* One recv(2) from the peer, and what follows.  Returns -1 at its end. */
+/* One recv(2) from the peer, and what follows.  -EPIPE: it is gone. */
 static int from_peer(struct handler *h)
 {
 	ssize_t r = receive(h->cfg->sock, h->in + h->have, IN_BYTES - h->have,
 	                    h->cfg->busy_poll_ns);
 
 	if (r <= 0)
-		return -1;
+		return -EPIPE;
 	h->have += (size_t)r;
 	return take_answers(h);
 }
@@ -287,14 +292,18 @@ static int from_client(struct handler *h, uint32_t id)
 
 	if (r < 0)
 		return errno == EAGAIN ? 0 : complain("handler", "read");
-	for (size_t i = 0; i < (size_t)r / sizeof(m[0]); i++)
-		if (m[i].event == UFFD_EVENT_PAGEFAULT &&
-		    fault(h, id, m[i].arg.pagefault.address) != 0)
-			return -1;
+	for (size_t i = 0; i < (size_t)r / sizeof(m[0]); i++) {
+		int e = 0;
+
+		if (m[i].event == UFFD_EVENT_PAGEFAULT)
+			e = fault(h, id, m[i].arg.pagefault.address);
+		if (e < 0)
+			return e;
+	}
 	return 0;
 }
 
-/* The client's new memory.  Returns 1 at the end of its socket. */
+/* The client's new memory.  -EPIPE: it is gone. */
 static int from_control(struct handler *h)
 {
 	union {
@@ -310,7 +319,7 @@ static int from_control(struct handler *h)
 	struct cmsghdr *c;
 
 	if (recvmsg(h->cfg->control, &msg, MSG_CMSG_CLOEXEC) <= 0)
-		return 1;
+		return -EPIPE;
 	c = CMSG_FIRSTHDR(&msg);
 	if (!c || c->cmsg_len != CMSG_LEN(sizeof(int) * h->watch.n))
 		return complain("handler", "hand-over");
@@ -324,7 +333,7 @@ static int from_control(struct handler *h)
 	for (uint32_t i = 0; i < h->watch.n; i++)
 		if (watch_fd(h, h->uffd[i], i) < 0)
 			return complain("handler", "epoll_ctl");
-	return send(h->cfg->control, "k", 1, MSG_NOSIGNAL) == 1 ? 0 : 1;
+	return send(h->cfg->control, "k", 1, MSG_NOSIGNAL) == 1 ? 0 : -EPIPE;
 }
 
 /* With one thread there is nothing to overlap: wait for it in recv(2). */
@@ -332,6 +341,7 @@ static int wait_for_peer(struct handler *h)
 {
 	bool overlap = atomic_load_explicit(&h->cfg->mode->overlap,
 	                                    memory_order_relaxed);
+	int r = 0;
 
 	if (overlap != h->overlapping) {
 		if (overlap && watch_fd(h, h->cfg->sock, ID_SOCK) < 0)
@@ -341,10 +351,12 @@ static int wait_for_peer(struct handler *h)
 			                NULL);
 		h->overlapping = overlap;
 	}
-	while (!overlap && h->under_way > 0)
-		if (from_peer(h) < 0 || send_requests(h) < 0)
-			return -1;
-	return 0;
+	while (r == 0 && !overlap && h->under_way > 0) {
+		r = from_peer(h);
+		if (r == 0)
+			r = send_requests(h);
+	}
+	return r;
 }
 
 /* epoll_wait(2), busily for a while after there was something. */
@@ -362,7 +374,7 @@ static int next_events(struct handler *h, struct epoll_event *ev, int room)
 	return epoll_wait(h->epoll, ev, room, -1);
 }
 
-/* Serve until the client is gone.  Returns an exit status. */
+/* Serve until the client or the peer is gone, -EPIPE. */
 static int serve(struct handler *h)
 {
 	struct epoll_event ev[STRIPES_MAX + 2];
@@ -374,16 +386,19 @@ static int serve(struct handler *h)
 			return complain("handler", "epoll_wait");
 		for (int i = 0; i < n && r == 0; i++) {
 			if (ev[i].data.u32 == ID_CONTROL) {
-				if (from_control(h) != 0)
-					return 0;
+				r = from_control(h);
 				break; /* later ids may be of old ones */
 			}
 			r = ev[i].data.u32 == ID_SOCK ?
 			            from_peer(h) :
 			            from_client(h, ev[i].data.u32);
 		}
-		if (r != 0 || send_requests(h) < 0 || wait_for_peer(h) != 0)
-			return 1;
+		if (r == 0)
+			r = send_requests(h);
+		if (r == 0)
+			r = wait_for_peer(h);
+		if (r < 0)
+			return r;
 	}
 }
 
@@ -398,12 +413,12 @@ int floor_handler(const struct floor_config *cfg)
 	          MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
 	h.queue = calloc(QUEUE, sizeof(h.queue[0]));
 	if (h.epoll < 0 || in == MAP_FAILED || !h.queue)
-		return complain("handler", "set-up");
+		return complain("handler", "set-up") != 0;
 	/* So that the page behind the header of an answer is aligned. */
 	h.in = in + PAGE_BYTES - sizeof(struct floor_request);
 	if (watch_fd(&h, cfg->control, ID_CONTROL) < 0)
-		return complain("handler", "epoll_ctl");
-	return serve(&h);
+		return complain("handler", "epoll_ctl") != 0;
+	return serve(&h) == -EPIPE ? 0 : 1;
 }
 
 int floor_tcp_pair(int ret[2], struct errmsg *em)

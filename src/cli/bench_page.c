@@ -62,8 +62,8 @@ unsigned bench_check(const void *page, const struct bench_stamp *s)
 		if (((const uint8_t *)page)[i] != bench_byte(s, i))
 			return i;
 	/*
-	 * Wrong a moment ago and right now: somebody writes while we read.  That
-	 * is an error as well; which byte it was nobody can say any more.
+	 * Wrong a moment ago and right now: somebody writes while we read.
+	 * That is an error as well; which byte it was nobody can say any more.
 	 */
 	return 0;
 }
@@ -119,6 +119,5 @@ gpn_t bench_walk_page(const struct bench_walk *w, uint64_t i)
 	if (w->shuffled)
 		i = bench_shuffle(i, w->places, w->seed);
 	at = (w->first + i * w->step) % w->wrap;
-	return (at / EXTENT_PAGES * w->deal + w->dealt) * EXTENT_PAGES +
-	       at % EXTENT_PAGES;
+	return (at / w->grain * w->deal + w->dealt) * w->grain + at % w->grain;
 }

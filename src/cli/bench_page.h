@@ -44,10 +44,10 @@ uint8_t bench_byte(const struct bench_stamp *s, unsigned offset);
 
 /*
  * Positions 0 .. places - 1 name the pages first, first + step, ... of a set of
- * `wrap` pages, behind whose end it goes on at its page 0; shuffled or in order.
- * The set is a space, or what one of `deal` nodes gets when a space's extents
- * are dealt out in turn, so that every node has some in every stripe: number
- * `dealt` gets extents dealt, dealt + deal, ...
+ * `wrap` pages, behind whose end it goes on at page 0; shuffled or in order.
+ * The set is a space, or what one of `deal` nodes gets when the space is dealt
+ * out in pieces of `grain` pages by turns, so that every node has some in every
+ * stripe: number `dealt` gets pieces dealt, dealt + deal, ...
  */
 struct bench_walk {
 	gpn_t first;
@@ -55,6 +55,7 @@ struct bench_walk {
 	uint64_t step;        /* at least 1 */
 	uint64_t wrap;        /* pages of the set; first < wrap */
 	uint32_t deal, dealt; /* 1 and 0: the set is the space */
+	uint64_t grain;       /* at least 1 */
 	bool shuffled;
 	uint64_t seed; /* of the shuffle */
 };

@@ -3,14 +3,14 @@
  * The patterns, as orders to the crew.
  *
  * A pattern is a few passes.  In a pass each client visits its own share of the
- * space, or all but that, once; it is cut into slices between which the floor is
- * measured, unless a pass is one slice because pauses would change what it
+ * space, or all but that, once; it is cut into slices between which the floor
+ * is measured, unless a pass is one slice because pauses would change what it
  * measures: prefetch goes on in a pause, and would be had for nothing.
  *
  * Shares are whole extents, as many for each node, for an extent is what has a
- * home.  Where a pattern speaks of pages at home or elsewhere the space is bound
- * so; `sequential` alone leaves homes to first touch, since claiming extents is
- * part of what it measures.
+ * home.  Where a pattern speaks of pages at home or elsewhere the space is
+ * bound so; `sequential` alone leaves homes to first touch, since claiming
+ * extents is part of what it measures.
  */
 
 #include "cli/bench.h"
@@ -24,8 +24,8 @@
 #include "core/place.h"
 
 /*
- * integrity's slices: at the end of one up to 8 windows of 64 pages may be under
- * way, which the next one finds in place; of so many pages they are 3 %.
+ * integrity's slices: at the end of one up to 8 windows of 64 pages may be
+ * under way, which the next one finds in place; of so many pages they are 3 %.
  */
 #define STREAM_SLICE 16384u
 
@@ -54,8 +54,13 @@ uint64_t bench_share(const struct bench_run *run)
 
 static uint64_t threads_share(const struct bench_run *run)
 {
-	return max_u64(bench_share(run),
-	               whole_extents(run->threads * (uint64_t)THREAD_PAGES));
+	uint64_t pages =
+		max_u64(bench_share(run),
+	                whole_extents(run->threads * (uint64_t)THREAD_PAGES));
+	uint64_t grain =
+		bench_grain(pages / EXTENT_PAGES, run->n) * EXTENT_PAGES;
+
+	return (pages + grain - 1) / grain * grain;
 }
 
 uint64_t bench_room(const struct bench_run *run)
@@ -114,6 +119,7 @@ static struct bench_order *pass_order(struct bench_run *run, unsigned i,
 	if (p->dealt) {
 		o->walk.deal = run->n;
 		o->walk.dealt = whose;
+		o->walk.grain = run->grain;
 	} else if (p->which != ALL) {
 		o->walk.first = whose * p->share;
 		o->walk.wrap = run->n * p->share;
@@ -208,9 +214,9 @@ static int sequential(struct bench_run *run, struct errmsg *em)
 }
 
 /*
- * For tests: a command to be run between the writing and the verifying, with the
- * space's name in its environment.  One that changes a byte behind memspan's
- * back finds out if the benchmark notices.
+ * For tests: a command to be run between the writing and the verifying, with
+ * the space's name in its environment.  One that changes a byte behind
+ * memspan's back finds out if the benchmark notices.
  */
 static int run_hook(const struct bench_run *run, struct errmsg *em)
 {

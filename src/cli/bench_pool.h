@@ -30,8 +30,8 @@ struct bench_pool {
 };
 
 /*
- * Start `n` threads.  `pool` is all zeros.  Returns 0, or -errno with the reason
- * in em and no thread left.
+ * Start `n` threads.  `pool` is all zeros.  Returns 0, or -errno with the
+ * reason in em and no thread left.
  */
 int bench_pool_start(struct bench_pool *pool, unsigned n, struct errmsg *em);
 void bench_pool_stop(struct bench_pool *pool); /* also if never started */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Slices: short stretches of measuring, of the floor and of memspan by turns, so
- * that whatever the machine does meanwhile happens to both.
+ * Slices: short stretches of measuring, of the floor and of memspan by turns,
+ * so that whatever the machine does meanwhile happens to both.
  */
 
 #include "cli/bench.h"

@@ -21,17 +21,35 @@
 
 /* --- homes --------------------------------------------------------------- */
 
-static int add_range(json_t *list, uint64_t first, uint64_t n, uint32_t node)
+/* What the coordinator takes at once. */
+#define RANGES_MAX 1024u
+
+uint64_t bench_grain(uint64_t extents_each, unsigned nodes)
+{
+	/* As many for each; so a share that is rounded up to whole grains does
+	 * not need a larger grain again. */
+	uint64_t room = RANGES_MAX / nodes * nodes;
+
+	return max_u64(1, (extents_each * nodes + room - 1) / room);
+}
+
+/* Extents [first, first + n) have their home at `node`. */
+static int add_range(json_t *list, uint64_t first, uint64_t n,
+                     const struct bench_node *node)
 {
 	return json_array_append_new(
-		list, json_pack("[I, I, I]", (json_int_t)first, (json_int_t)n,
-	                        (json_int_t)node));
+		list,
+		json_pack("{s:I, s:I, s:I}", "first_bytes",
+	                  (json_int_t)(first * EXTENT_BYTES), "last_bytes",
+	                  (json_int_t)((first + n) * EXTENT_BYTES), "node",
+	                  (json_int_t)node->id));
 }
 
 /* What POST /v1/spaces takes as "bind", for shares of `each` extents. */
 static json_t *homes_json(const struct bench_run *run, enum bench_homes homes,
                           uint64_t each)
 {
+	uint64_t grain = bench_grain(each, run->n);
 	json_t *list = homes == BENCH_FIRST_TOUCH ? json_null() : json_array();
 	int r = 0;
 
@@ -40,14 +58,15 @@ static json_t *homes_json(const struct bench_run *run, enum bench_homes homes,
 		break;
 	case BENCH_BLOCKS:
 		for (unsigned i = 0; i < run->n && r == 0; i++)
-			r = add_range(list, i * each, each, run->node[i].id);
+			r = add_range(list, i * each, each, &run->node[i]);
 		break;
 	case BENCH_DEALT:
-		for (uint64_t e = 0; e < each * run->n && r == 0; e++)
-			r = add_range(list, e, 1, run->node[e % run->n].id);
+		for (uint64_t i = 0; i < each / grain * run->n && r == 0; i++)
+			r = add_range(list, i * grain, grain,
+			              &run->node[i % run->n]);
 		break;
 	case BENCH_AT_FIRST:
-		r = add_range(list, 0, each, run->node[0].id);
+		r = add_range(list, 0, each, &run->node[0]);
 		break;
 	}
 	if (r == 0)
@@ -171,6 +190,7 @@ int bench_space_open(struct bench_run *run, uint64_t pages,
 	if (r < 0)
 		return r;
 	run->share = each * EXTENT_PAGES;
+	run->grain = bench_grain(each, run->n) * EXTENT_PAGES;
 	*ret_pages = run->share;
 	return 0;
 }

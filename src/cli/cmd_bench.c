@@ -423,6 +423,26 @@ static int write_output(const struct request *q, const json_t *object)
 	return CLI_OK;
 }
 
+/* Who reads JSON, or nothing but stderr, shall see them too. */
+static int name_wrong_pages(const struct request *q)
+{
+	const struct bench_run *run = q->run;
+	uint64_t n = min_u64(run->errors, BENCH_ERRORS_KEPT);
+
+	for (uint64_t i = 0; i < n; i++) {
+		const struct bench_error *e = &run->error[i];
+
+		(void)cli_fail(&q->cli,
+		               "page %llu of %s, read on node %u, is wrong",
+		               (unsigned long long)e->wrong.page, e->space,
+		               e->node);
+	}
+	return cli_fail(&q->cli,
+	                "%llu integrity errors: the memory of this cluster is "
+	                "not to be trusted; report it with the logs",
+	                (unsigned long long)run->errors);
+}
+
 static int report(struct request *q)
 {
 	AUTO(json_decref) json_t *object = bench_json(q->run);
@@ -439,16 +459,8 @@ static int report(struct request *q)
 		status = CLI_FAILED;
 	if (q->hgrm && bench_hgrm(q->run, q->hgrm, &em) < 0)
 		status = cli_fail(&q->cli, "%s", em.text);
-	if (q->run->errors > 0) {
-		const struct bench_error *e = &q->run->error[0];
-
-		status = cli_fail(
-			&q->cli,
-			"%llu pages were wrong, first page %llu of %s, read on "
-			"node %u: memory of this cluster is not to be trusted",
-			(unsigned long long)q->run->errors,
-			(unsigned long long)e->wrong.page, e->space, e->node);
-	}
+	if (q->run->errors > 0)
+		status = name_wrong_pages(q);
 	return cli_finish(&q->cli, status);
 }
 
