@@ -68,37 +68,70 @@ static bool whole_extents(uint64_t bytes, uint64_t size_bytes)
 	return bytes % EXTENT_BYTES == 0 || bytes == size_bytes;
 }
 
-/* One {"first_bytes","last_bytes","node"}; last is where it ends. */
-static bool bind_one(struct wish *w, const json_t *v, struct bind_range *ret)
+/* Read [first, end) in bytes and the node: false if it is no such object. */
+static bool range_object(struct wish *w, json_t *v, uint64_t *from,
+                         uint64_t *to, const json_t **node)
 {
-	uint64_t size = w->rq.size_bytes, from, to;
 	json_int_t first, last;
-	const struct node *n;
-	const json_t *node;
 	json_error_t error;
-	json_t *mutable = (json_t *)(uintptr_t)v; /* unpacking only reads */
 
-	if (json_unpack_ex(mutable, &error, JSON_STRICT, "{s:I, s:I, s:o}",
+	if (json_unpack_ex(v, &error, JSON_STRICT, "{s:I, s:I, s:o}",
 	                   "first_bytes", &first, "last_bytes", &last, "node",
-	                   &node) < 0) {
+	                   node) < 0) {
 		body_wrong(w->b, "bind",
 		           "is a list of {\"first_bytes\", "
 		           "\"last_bytes\", \"node\"}: %s",
 		           error.text);
 		return false;
 	}
-	n = bind_node(w, node);
-	if (!n)
+	*from = (uint64_t)first;
+	*to = (uint64_t)last;
+	return first >= 0 && last >= 0;
+}
+
+/* The same of [first_extent, n_extents, node], which is shorter. */
+static bool range_triple(struct wish *w, json_t *v, uint64_t *from,
+                         uint64_t *to, const json_t **node)
+{
+	json_int_t first, n;
+
+	if (json_unpack_ex(v, NULL, JSON_STRICT, "[I, I, o]", &first, &n,
+	                   node) < 0 ||
+	    first < 0 || n < 0 || first > UINT32_MAX || n > UINT32_MAX) {
+		body_wrong(w->b, "bind",
+		           "is a list of [FIRST_EXTENT, "
+		           "N_EXTENTS, NODE]");
 		return false;
-	from = (uint64_t)first;
-	to = (uint64_t)last;
-	if (first < 0 || last < 0 || from >= to || to > size ||
-	    !whole_extents(from, size) || !whole_extents(to, size)) {
+	}
+	*from = (uint64_t)first * EXTENT_BYTES;
+	*to = min_u64(w->rq.size_bytes, (uint64_t)(first + n) * EXTENT_BYTES);
+	return (uint64_t)(first + n) * EXTENT_BYTES <
+	       w->rq.size_bytes + EXTENT_BYTES;
+}
+
+/* One range of a bind; where it ends is not in it. */
+static bool bind_one(struct wish *w, const json_t *v, struct bind_range *ret)
+{
+	json_t *mutable = (json_t *)(uintptr_t)v; /* unpacking only reads */
+	uint64_t size = w->rq.size_bytes, from = 0, to = 0;
+	const struct node *n;
+	const json_t *node;
+	bool good = json_is_array(v) ?
+	                    range_triple(w, mutable, &from, &to, &node) :
+	                    range_object(w, mutable, &from, &to, &node);
+
+	if (w->b->wrong[0] != '\0')
+		return false;
+	if (!good || from >= to || to > size || !whole_extents(from, size) ||
+	    !whole_extents(to, size)) {
 		body_wrong(w->b, "bind",
 		           "has a range that is empty, not in the space, or "
 		           "not of whole extents of 2 MiB");
 		return false;
 	}
+	n = bind_node(w, node);
+	if (!n)
+		return false;
 	ret->first = (uint32_t)(from / EXTENT_BYTES);
 	ret->n =
 		(uint32_t)((to + EXTENT_BYTES - 1) / EXTENT_BYTES) - ret->first;

@@ -21,7 +21,8 @@
  *
  * `asked` counts the requests between letter and answer.  It is raised before
  * `stopping` is looked at, and looked at after `stopping` is set, so that who
- * stops sees each request that was let through.
+ * stops sees each request that was let through.  `unsent` counts those whose
+ * answers have not left yet.
  */
 
 #include "coord/http.h"
@@ -41,7 +42,7 @@ struct http {
 	struct http_config cfg;
 	struct MHD_Daemon *daemon;
 	atomic_bool stopping;
-	atomic_uint asked;
+	atomic_uint asked, unsent;
 };
 
 struct pending {
@@ -54,6 +55,7 @@ struct pending {
 	size_t body_room, body_seen;
 
 	/* The answer. */
+	bool handed_on;
 	atomic_bool answered;
 	int status; /* 0: none yet */
 	char *text; /* NULL: no body, or no memory for it */
@@ -350,6 +352,8 @@ static enum MHD_Result hand_on(struct pending *p)
 	p->rq.host = p->host;
 	p->rq.body = p->body ? p->body : "";
 	p->rq.body_bytes = p->body_seen;
+	p->handed_on = true;
+	atomic_fetch_add(&h->unsent, 1);
 	/* First suspended, then posted: the answer may come before we return. */
 	MHD_suspend_connection(p->connection);
 	mbox_post(h->cfg.loop, &p->mail);
@@ -383,11 +387,16 @@ static enum MHD_Result access_handler(void *cls, struct MHD_Connection *c,
 static void completed(void *cls, struct MHD_Connection *c, void **state,
                       enum MHD_RequestTerminationCode why)
 {
-	(void)cls;
+	struct pending *p = *state;
+	struct http *h = cls;
+
 	(void)c;
 	(void)why;
-	if (*state)
-		pending_free(*state);
+	if (!p)
+		return;
+	if (p->handed_on)
+		atomic_fetch_sub(&h->unsent, 1);
+	pending_free(p);
 	*state = NULL;
 }
 
@@ -406,7 +415,7 @@ int http_start(const struct http_config *cfg, struct http **ret,
 	h->daemon = MHD_start_daemon(
 		MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME, 0,
 		NULL, NULL, access_handler, h, MHD_OPTION_LISTEN_SOCKET,
-		cfg->fd, MHD_OPTION_NOTIFY_COMPLETED, completed, NULL,
+		cfg->fd, MHD_OPTION_NOTIFY_COMPLETED, completed, h,
 		MHD_OPTION_CONNECTION_LIMIT, (unsigned)HTTP_CONNECTIONS_MAX,
 		MHD_OPTION_CONNECTION_TIMEOUT, HTTP_IDLE_SECONDS,
 		MHD_OPTION_END);
@@ -427,6 +436,11 @@ void http_stop(struct http *h)
 bool http_idle(const struct http *h)
 {
 	return atomic_load(&h->asked) == 0;
+}
+
+bool http_drained(const struct http *h)
+{
+	return atomic_load(&h->unsent) == 0;
 }
 
 struct http *http_free(struct http *h)

@@ -57,6 +57,8 @@ int http_start(const struct http_config *cfg, struct http **ret,
  */
 void http_stop(struct http *h);
 bool http_idle(const struct http *h);
+/* Whether the answers have left, too: worth a moment's wait. */
+bool http_drained(const struct http *h);
 /* Only when idle.  Takes NULL; returns NULL. */
 struct http *http_free(struct http *h);
 

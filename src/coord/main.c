@@ -25,12 +25,14 @@
 #include "coord/listen.h"
 
 #define STOP_POLL_NS (5 * NSEC_PER_MSEC)
+#define STOP_WAIT_NS NSEC_PER_SEC
 
 struct program {
 	struct config cfg;
 	struct coord coord;
 	struct loop_io signals;
 	struct loop_timer stop_poll;
+	nsec_t stop_by;
 	char pid_path[PATH_BYTES], url_path[PATH_BYTES];
 	char url[128];
 	bool has_pid;
@@ -103,7 +105,10 @@ static void stop_poll(struct loop_timer *t)
 {
 	struct program *p = container_of(t, struct program, stop_poll);
 
-	if (http_idle(p->coord.http))
+	bool late = loop_now(p->coord.loop) > p->stop_by;
+
+	/* A client that does not read must not hold us up. */
+	if (http_idle(p->coord.http) && (http_drained(p->coord.http) || late))
 		loop_stop(p->coord.loop);
 	else
 		timer_start(p->coord.loop, t,
@@ -123,6 +128,7 @@ static void signalled(struct loop_io *io, uint32_t events)
 	         info.ssi_pid);
 	(void)unlink(p->url_path);
 	p->coord.stopping = true;
+	p->stop_by = loop_now(p->coord.loop) + STOP_WAIT_NS;
 	http_stop(p->coord.http);
 	rounds_end(&p->coord);
 	timer_start(p->coord.loop, &p->stop_poll, loop_now(p->coord.loop));

@@ -211,6 +211,29 @@ static void hello(struct coord *c, struct link *l, const struct msg *m,
 
 /* --- lease and leave ----------------------------------------------------- */
 
+/*
+ * A link may break between the end of a space and a node's hearing of it.  What
+ * a node says it has, and is no more, it is told to forget, again and again.
+ */
+static void drop_stale(struct coord *c, struct link *l)
+{
+	const struct figures *f = &l->node->figures;
+
+	for (size_t i = 0; i < f->n_spaces && !l->ending; i++) {
+		space_id id = f->spaces[i].id;
+		json_t *doc;
+
+		if (spaces_at(&c->spaces, id))
+			continue;
+		doc = json_pack("{s:I, s:b}", "id", (json_int_t)id, "commit",
+		                1);
+		port_send(c, l,
+		          &(struct msg){ .type = MSG_SPACE_DROP, .space = id },
+		          doc);
+		json_decref(doc);
+	}
+}
+
 static void lease(struct coord *c, struct link *l, const struct msg *m,
                   const void *payload)
 {
@@ -230,9 +253,11 @@ static void lease(struct coord *c, struct link *l, const struct msg *m,
 	 */
 	r = members_renew(&c->members, n, loop_now_fresh(c->loop), &em);
 	if (r < 0) {
+		/*
+		 * It cannot join now.  Without an answer it has no lease, and
+		 * asks again: that is all that would be told.
+		 */
 		(void)coord_store_ok(c, r, &em);
-		port_refuse(c, l, m, coord_store_status(r),
-		            "your lease cannot begin: %s", em.text);
 		return;
 	}
 	switch ((enum renew_outcome)r) {
@@ -259,6 +284,7 @@ static void lease(struct coord *c, struct link *l, const struct msg *m,
 	n->epoch = m->epoch;
 	out.arg = members_lease_ns(&c->members);
 	port_send(c, l, &out, NULL);
+	drop_stale(c, l);
 }
 
 static void leave(struct coord *c, struct link *l, const struct msg *m)

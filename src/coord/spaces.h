@@ -31,7 +31,7 @@
 #define SPACE_BYTES_MAX (1ull << 44)
 #define SPACES_MAX      4096u
 #define REPLICAS_MAX    8u
-#define BIND_RANGES_MAX 1024u
+#define BIND_RANGES_MAX 8192u
 #define CHUNK_EXTENTS   64u
 #define EXTENT_BYTES    ((uint64_t)EXTENT_PAGES * PAGE_BYTES)
 
