@@ -140,8 +140,8 @@ struct bench_order *bench_crew_order(struct bench_crew *crew, unsigned i,
 /*
  * Have the members of `who` (bit i: member i) carry out the orders of their
  * seats at once.  Returns 0 when all did; -EINTR when a signal asked us to
- * stop; -ETIMEDOUT after `patience`; -ECHILD when a process died; or what a member
- * answered.  em says which and why.
+ * stop; -ETIMEDOUT after `patience`; -ECHILD when a process died; or what a
+ * member answered.  em says which and why.
  */
 int bench_crew_do(struct bench_crew *crew, uint64_t who, nsec_t patience,
                   struct errmsg *em);
