@@ -14,6 +14,7 @@
  */
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -21,13 +22,17 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
-#include <fcntl.h>
 
 #include "base/log.h"
 #include "node/control.h"
 
-enum conn_state { CONN_NEW, CONN_OFFERED, CONN_JOINING, CONN_SERVED,
-	          CONN_LEAVING };
+enum conn_state {
+	CONN_NEW,
+	CONN_OFFERED,
+	CONN_JOINING,
+	CONN_SERVED,
+	CONN_LEAVING
+};
 
 struct conn {
 	struct loop_io io;
@@ -36,11 +41,11 @@ struct conn {
 	enum conn_state state;
 	struct client *client; /* from OFFERED on */
 	int notes_fd;
-	unsigned letters;      /* of join or leave, not answered yet */
-	unsigned jobs;         /* discards and prefetches under way */
+	unsigned letters; /* of join or leave, not answered yet */
+	unsigned jobs;    /* discards and prefetches under way */
 	int join_result;
-	bool gone;             /* the socket is closed */
-	bool say_done;         /* DETACH wants its DONE */
+	bool gone;     /* the socket is closed */
+	bool say_done; /* DETACH wants its DONE */
 	struct shard_letter letter[SHARDS_MAX];
 };
 
@@ -146,13 +151,13 @@ static void ask_shards(struct conn *k, void (*done)(struct shard_letter *),
 
 	k->letters = n->cfg.shards;
 	for (unsigned i = 0; i < n->cfg.shards; i++) {
-		k->letter[i] = (struct shard_letter){ .owner = k,
-			                              .node = n,
-			                              .client = k->client,
-			                              .space = k->client->space,
-			                              .done = done,
-			                              .reply_to =
-			                                      k->control->loop };
+		k->letter[i] =
+			(struct shard_letter){ .owner = k,
+			                       .node = n,
+			                       .client = k->client,
+			                       .space = k->client->space,
+			                       .done = done,
+			                       .reply_to = k->control->loop };
 		send(n->shard[i], &k->letter[i]);
 	}
 }
@@ -182,8 +187,8 @@ static void conn_close(struct conn *k)
 /* A page of ours that the client may map, but not change. */
 static int make_notes(struct client *cl, int *ret_fd)
 {
-	AUTO_CLOSE int fd = memfd_create("memspan-notes",
-	                                 MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	AUTO_CLOSE int fd =
+		memfd_create("memspan-notes", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	void *p;
 
 	if (fd < 0 || ftruncate(fd, sizeof(struct local_notes)) < 0)
@@ -370,8 +375,8 @@ static void on_range(struct conn *k, const struct local_msg *in)
 	struct job *j;
 
 	if (in->offset > sp->bytes || in->bytes > sp->bytes - in->offset ||
-	    (discard && (in->offset % PAGE_BYTES != 0 ||
-	                 in->bytes % PAGE_BYTES != 0))) {
+	    (discard &&
+	     (in->offset % PAGE_BYTES != 0 || in->bytes % PAGE_BYTES != 0))) {
 		if (discard)
 			tell(k, &bad, NULL, 0);
 		return;
@@ -382,8 +387,8 @@ static void on_range(struct conn *k, const struct local_msg *in)
 	j->conn = k;
 	j->answers = discard;
 	j->left = n->cfg.shards;
-	j->answer = (struct local_msg){ .type = LOCAL_DONE,
-		                        .cookie = in->cookie };
+	j->answer =
+		(struct local_msg){ .type = LOCAL_DONE, .cookie = in->cookie };
 	k->jobs++;
 	for (unsigned i = 0; i < n->cfg.shards; i++) {
 		j->letter[i] = (struct shard_letter){
@@ -460,8 +465,7 @@ static unsigned take_fds(struct msghdr *h, int fds[FDS_MAX])
 		for (unsigned i = 0; i < here; i++) {
 			int fd;
 
-			memcpy(&fd, CMSG_DATA(c) + i * sizeof(int),
-			       sizeof(fd));
+			memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(fd));
 			if (n < FDS_MAX)
 				fds[n++] = fd;
 			else
@@ -613,9 +617,8 @@ void clients_close(struct control *c)
 static int socket_bind(const char *path, struct errmsg *em)
 {
 	struct sockaddr_un a = { .sun_family = AF_UNIX };
-	AUTO_CLOSE int fd =
-		socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK,
-	               0);
+	AUTO_CLOSE int fd = socket(
+		AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
 	if (fd < 0)
 		return errmsg_set(em, -errno, "cannot make a socket");

@@ -137,10 +137,11 @@ static int read_memory(const char *text, struct node_config *cfg,
 	if (r < 0)
 		return r;
 	if (bytes < NODE_MEMORY_MIN)
-		return errmsg_say(em, -EINVAL,
-		                  "'%s' is too little: a node needs at least 64M "
-		                  "for pages",
-		                  text);
+		return errmsg_say(
+			em, -EINVAL,
+			"'%s' is too little: a node needs at least 64M "
+			"for pages",
+			text);
 	cfg->memory_bytes = bytes / PAGE_BYTES * PAGE_BYTES;
 	return 0;
 }

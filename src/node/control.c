@@ -14,10 +14,10 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
-#include <sys/epoll.h>
 
 #include "base/log.h"
 #include "base/pidfile.h"
@@ -92,8 +92,7 @@ static int space_new(const struct space_letter *l, node_id self,
 	sp->dir = map_array(sp->cut.pages * sizeof(*sp->dir));
 	sp->place.extent =
 		map_array(sp->cut.extents * sizeof(*sp->place.extent));
-	sp->place.stripe =
-		calloc(sp->cut.stripes, sizeof(*sp->place.stripe));
+	sp->place.stripe = calloc(sp->cut.stripes, sizeof(*sp->place.stripe));
 	if (sp->pages == NULL || sp->dir == NULL || sp->place.extent == NULL ||
 	    sp->place.stripe == NULL)
 		return errmsg_set(em, -ENOMEM,
@@ -150,12 +149,11 @@ static int space_job_start(struct control *c, struct space *sp,
 		                 .space = sp,
 		                 .left = c->node->cfg.shards };
 	for (unsigned i = 0; i < c->node->cfg.shards; i++) {
-		j->letter[i] =
-			(struct shard_letter){ .owner = j,
-			                       .node = c->node,
-			                       .space = sp,
-			                       .done = space_job_done,
-			                       .reply_to = c->loop };
+		j->letter[i] = (struct shard_letter){ .owner = j,
+			                              .node = c->node,
+			                              .space = sp,
+			                              .done = space_job_done,
+			                              .reply_to = c->loop };
 		send(c->node->shard[i], &j->letter[i]);
 	}
 	return 0;

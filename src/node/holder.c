@@ -95,6 +95,79 @@ void holder_defer_due(struct loop_timer *t)
 		timer_start(s->loop, &s->defer_timer, s->defer[0].at);
 }
 
+/* --- threads that need two pages [B3] -------------------------------------- */
+
+/*
+ * core/page holds a page on while its thread waits for another, for one
+ * instruction may need both.  But most threads that wait for another page are
+ * simply done with the first, and holding it would keep everybody else waiting
+ * for up to 5 ms.  So the rule is applied where there is a reason: a page was
+ * taken from the thread while it waited, and it wanted that page back after at
+ * most TAKEN_OTHERS others.  The first round of such a pair is wasted, and no
+ * more.
+ */
+#define TAKEN_OTHERS 3u
+#define WANTS_US     50000u /* how long the reason holds */
+
+static uint64_t taken_hash(const struct sspace *sp, gpn_t page)
+{
+	return ((page ^ (uint64_t)sp->space->id << 40) *
+	        0x9e3779b97f4a7c15ull) >>
+	       8;
+}
+
+static void thread_lost(struct shard *s, struct sspace *sp, gpn_t page)
+{
+	uint16_t t = page_thread(&sp->space->pages[page]);
+
+	if (t != 0 && atomic_load_explicit(&s->node->thread_waits[t],
+	                                   memory_order_relaxed) > 0)
+		atomic_store_explicit(&s->node->thread_taken[t],
+		                      taken_hash(sp, page) << 8,
+		                      memory_order_relaxed);
+}
+
+static void thread_got(struct shard *s, struct sspace *sp, gpn_t page,
+                       uint16_t t)
+{
+	uint64_t taken = atomic_load_explicit(&s->node->thread_taken[t],
+	                                      memory_order_relaxed);
+
+	if (t == 0 || taken == 0)
+		return;
+	if (taken >> 8 == (taken_hash(sp, page) & ~0ull >> 8))
+		atomic_store_explicit(&s->node->thread_wants_us[t], s->now_us,
+		                      memory_order_relaxed);
+	else if ((taken & 0xff) >= TAKEN_OTHERS)
+		taken = 0;
+	else
+		taken++;
+	atomic_store_explicit(&s->node->thread_taken[t], taken,
+	                      memory_order_relaxed);
+}
+
+struct hint {
+	bool waits;
+	uint32_t us;
+};
+
+static struct hint thread_hint(struct shard *s, const struct page_entry *p)
+{
+	struct node *n = s->node;
+	uint16_t t = page_thread(p);
+	uint32_t wants = atomic_load_explicit(&n->thread_wants_us[t],
+	                                      memory_order_relaxed);
+
+	if (wants == 0 || s->now_us - wants > WANTS_US)
+		return (struct hint){ .us = s->now_us - PAGE_RESIDENCY_US };
+	return (struct hint){
+		.waits = atomic_load_explicit(&n->thread_waits[t],
+		                              memory_order_relaxed) > 0,
+		.us = atomic_load_explicit(&n->thread_us[t],
+		                           memory_order_relaxed),
+	};
+}
+
 /* --- grants ---------------------------------------------------------------- */
 
 static enum local_class class_of(enum msg_type type, bool net)
@@ -158,6 +231,7 @@ static int grant_one(struct shard *s, struct sspace *sp, gpn_t page,
 		.cap = (uint8_t)prng_below(&s->random, 16),
 	};
 
+	thread_got(s, sp, page, ev.thread);
 	return page_handle(&sp->space->pages[page], &ev, out);
 }
 
@@ -196,9 +270,8 @@ int holder_grant(struct shard *s, struct sspace *sp, const struct msg *m,
 {
 	const uint8_t *bytes[RUN_PAGES];
 	enum local_class class = class_of(m->type, net);
-	uint64_t keep = m->type == MSG_GRANT_S && net ?
-	                        markers(s, sp, m->page) :
-	                        0;
+	uint64_t keep =
+		m->type == MSG_GRANT_S && net ? markers(s, sp, m->page) : 0;
 	enum install how = m->type == MSG_GRANT_S    ? INSTALL_S :
 	                   m->type == MSG_GRANT_ZERO ? INSTALL_ZERO :
 	                                               INSTALL_M;
@@ -256,31 +329,23 @@ void holder_keep(struct shard *s, struct sspace *sp, gpn_t page,
 
 bool holder_ready(struct shard *s, const struct page_entry *p)
 {
-	uint16_t t = page_thread(p);
+	struct hint h = thread_hint(s, p);
 
-	return page_ready(p,
-	                  atomic_load_explicit(&s->node->thread_waits[t],
-	                                       memory_order_relaxed) > 0,
-	                  atomic_load_explicit(&s->node->thread_us[t],
-	                                       memory_order_relaxed),
-	                  s->now_us);
+	return page_ready(p, h.waits, h.us, s->now_us);
 }
 
-static int recall_one(struct shard *s, const struct page_entry *entry,
-                      struct page_entry *p, const struct msg *m, bool deferred,
+static int recall_one(struct shard *s, struct page_entry *p,
+                      const struct msg *m, bool deferred,
                       struct page_actions *out)
 {
-	uint16_t t = page_thread(entry);
+	struct hint h = thread_hint(s, p);
 	struct page_event ev = {
 		.kind = m->type == MSG_RECALL_S ? PAGE_RECALL_S :
 		        m->type == MSG_RECALL_X ? PAGE_RECALL_X :
 		                                  PAGE_INVAL,
 		.deferred = deferred,
-		.thread_waits =
-			atomic_load_explicit(&s->node->thread_waits[t],
-		                             memory_order_relaxed) > 0,
-		.thread_us = atomic_load_explicit(&s->node->thread_us[t],
-		                                  memory_order_relaxed),
+		.thread_waits = h.waits,
+		.thread_us = h.us,
 		.now_us = s->now_us,
 	};
 
@@ -294,15 +359,15 @@ static void protect_mask(struct shard *s, struct sspace *sp, gpn_t base,
 	while (mask != 0) {
 		unsigned at = (unsigned)__builtin_ctzll(mask);
 		uint64_t ones = ~(mask >> at);
-		unsigned n = ones == 0 ? 64 - at :
-		                         (unsigned)__builtin_ctzll(ones);
+		unsigned n =
+			ones == 0 ? 64 - at : (unsigned)__builtin_ctzll(ones);
 
 		install_protect(s, sp, base + at, n);
 		mask &= n == 64 ? 0 : ~(((1ull << n) - 1) << at);
 	}
 }
 
-struct reply { /* what goes back, gathered over the pages of an order */
+struct reply {         /* what goes back, gathered over the pages of an order */
 	uint64_t data; /* ACK_DATA of pages we still read */
 	const uint8_t *page[RUN_PAGES];
 	uint32_t n;
@@ -323,13 +388,15 @@ static void recall_carry_out(struct shard *s, struct sspace *sp, node_id home,
 			break;
 		case PAGE_FREEZE:
 			frame = frame_take(s->frames);
-			assert(frame != FRAME_NONE); /* holder_recall() looked */
+			assert(frame !=
+			       FRAME_NONE); /* holder_recall() looked */
 			memcpy(frame_bytes(s->frames, frame), bytes,
 			       PAGE_BYTES);
 			s->frame_home[frame] = home;
 			shard_count(&s->counters->frozen_frames, 1);
 			break;
 		case PAGE_PUNCH:
+			thread_lost(s, sp, page);
 			(void)space_mem_punch(&sp->space->mem, page, 1);
 			break;
 		case PAGE_SEND_ACK_DATA:
@@ -383,7 +450,7 @@ int holder_recall(struct shard *s, node_id home, const struct msg *m,
 			out[n++].n = 0;
 			continue;
 		}
-		if (recall_one(s, p, p, m, deferred, &out[n]) < 0)
+		if (recall_one(s, p, m, deferred, &out[n]) < 0)
 			return -EPROTO;
 		for (uint32_t i = 0; i < out[n].n; i++)
 			if (out[n].v[i].kind == PAGE_PROTECT)

@@ -23,8 +23,7 @@
 static bool gathers(const struct shard *s, const struct sspace *sp, node_id to,
                     gpn_t page)
 {
-	return s->answers.on && s->answers.to == to &&
-	       s->answers.space == sp &&
+	return s->answers.on && s->answers.to == to && s->answers.space == sp &&
 	       page - s->answers.base < RUN_PAGES;
 }
 
@@ -207,7 +206,7 @@ static void carry_out(const struct step *t, const struct dir_actions *out)
 			continue;
 		}
 		NODESET_FOREACH(n, &out->sets[a->set])
-			carry_out_one(t, a, n);
+		carry_out_one(t, a, n);
 	}
 }
 
@@ -274,10 +273,9 @@ int home_request(struct shard *s, node_id from, uint8_t lane,
 		return 0;
 
 	answers_flush(s);
-	s->answers = (struct answers){ .on = true,
-		                       .to = from,
-		                       .space = sp,
-		                       .base = m->page };
+	s->answers = (struct answers){
+		.on = true, .to = from, .space = sp, .base = m->page
+	};
 	for (uint64_t rest = m->mask; rest != 0; rest &= rest - 1) {
 		unsigned bit = (unsigned)__builtin_ctzll(rest);
 		struct step t = { .s = s,

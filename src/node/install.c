@@ -127,13 +127,11 @@ static void place_run(struct shard *s, struct sspace *sp, struct uffd *u,
 	if (u != NULL && try_run(u, first, n, bytes, how) == UFFD_DONE)
 		return;
 	for (uint32_t i = 0; i < n; i++) {
-		const uint8_t *b = how == INSTALL_ZERO ?
-		                           zero_page :
-		                           bytes + i * PAGE_BYTES;
+		const uint8_t *b = how == INSTALL_ZERO ? zero_page :
+		                                         bytes + i * PAGE_BYTES;
 
 		/* A page that the first attempt placed says DONE again. */
-		if (u != NULL &&
-		    try_run(u, first + i, 1, b, how) == UFFD_DONE)
+		if (u != NULL && try_run(u, first + i, 1, b, how) == UFFD_DONE)
 			continue;
 		install_keep(s, sp, first + i, b);
 		if (u != NULL)
@@ -254,11 +252,12 @@ void install_poison(struct shard *s, struct sspace *sp, gpn_t page)
 	shard_count(&s->counters->lost_pages, 1);
 	(void)pend_resolve(s, sp, page, LOCAL_REFAULT);
 	if (!s->node->features.poison) {
-		shard_end_clients(s, sp,
-		                  "a page of the space is lost, and this kernel "
-		                  "cannot mark it (UFFDIO_POISON, Linux 6.6): "
-		                  "the space's clients end, so that none reads "
-		                  "zeros in its place");
+		shard_end_clients(
+			s, sp,
+			"a page of the space is lost, and this kernel "
+			"cannot mark it (UFFDIO_POISON, Linux 6.6): "
+			"the space's clients end, so that none reads "
+			"zeros in its place");
 		return;
 	}
 	for (uint64_t m = sp->slots; m != 0; m &= m - 1) {

@@ -122,7 +122,7 @@ static json_t *holders_json(const struct nodeset *set)
 	json_t *a = json_array();
 
 	NODESET_FOREACH(n, set)
-		json_array_append_new(a, json_integer(n));
+	json_array_append_new(a, json_integer(n));
 	return a;
 }
 
@@ -149,9 +149,9 @@ static json_t *extent_json(struct shard *s, struct sspace *sp, uint32_t e)
 		for (unsigned i = 0; i < NODESET_WORDS; i++)
 			all.w[i] |= one.w[i];
 	}
-	return json_pack("{s:i, s:{s:I, s:i, s:i, s:I}, s:o}", "extent",
-	                 (int)e, "pages", "held", held, "stored", 0, "missing",
-	                 0, "lost", lost, "holders", holders_json(&all));
+	return json_pack("{s:i, s:{s:I, s:i, s:i, s:I}, s:o}", "extent", (int)e,
+	                 "pages", "held", held, "stored", 0, "missing", 0,
+	                 "lost", lost, "holders", holders_json(&all));
 }
 
 static json_t *page_json(struct shard *s, struct sspace *sp, gpn_t page)

@@ -88,9 +88,8 @@ static void link_flush(struct link *l)
 
 static void say(struct link *l, struct msg *m, const void *payload)
 {
-	uint32_t crc = m->payload_bytes > 0 ?
-	                       crc32c(payload, m->payload_bytes) :
-	                       0;
+	uint32_t crc =
+		m->payload_bytes > 0 ? crc32c(payload, m->payload_bytes) : 0;
 	size_t bytes = WIRE_HDR_BYTES + m->payload_bytes;
 	struct wire_hdr h;
 
@@ -169,8 +168,7 @@ static void on_members(struct link *l, const struct msg *m,
 	l->epoch = m->epoch;
 	for (uint8_t i = 0; i < l->node->cfg.shards; i++) {
 		struct members_letter *ml =
-			calloc(1, sizeof(*ml) +
-		                          (size_t)n * sizeof(ml->v[0]));
+			calloc(1, sizeof(*ml) + (size_t)n * sizeof(ml->v[0]));
 
 		if (ml == NULL)
 			return; /* the next one tells it all again */
@@ -273,8 +271,7 @@ static void on_space(struct link *l, const struct msg *m,
 	if (s->drop && s->commit)
 		for (uint32_t i = 0; i < l->spaces.n; i++)
 			if (l->spaces.v[i]->id == s->id) {
-				l->spaces.v[i] =
-					l->spaces.v[--l->spaces.n];
+				l->spaces.v[i] = l->spaces.v[--l->spaces.n];
 				break;
 			}
 	s->mail.deliver = space_deliver;
@@ -472,8 +469,8 @@ static void link_read(struct link *l)
 	}
 	l->rx_bytes += (size_t)n;
 	for (;;) {
-		ssize_t k = link_take(l, l->rx + done, l->rx_bytes - done,
-		                      &hello);
+		ssize_t k =
+			link_take(l, l->rx + done, l->rx_bytes - done, &hello);
 
 		if (l->io.fd < 0)
 			return; /* a handler has closed it */
@@ -591,8 +588,7 @@ static void renew_due(struct loop_timer *t)
 
 	timer_start(l->loop, t,
 	            loop_now(l->loop) +
-	                    (l->io.fd < 0 ? REDIAL_NS :
-	                                    l->node->lease_ns / 3));
+	                    (l->io.fd < 0 ? REDIAL_NS : l->node->lease_ns / 3));
 	if (l->leaving)
 		return;
 	if (l->io.fd >= 0) {
@@ -700,8 +696,7 @@ static void leave_late(struct loop_timer *t)
 
 static void leave(struct mail *mail, void *arg)
 {
-	struct leave_letter *ll =
-		container_of(mail, struct leave_letter, mail);
+	struct leave_letter *ll = container_of(mail, struct leave_letter, mail);
 	struct link *l = arg;
 	struct msg m = { .type = MSG_LEAVE };
 

@@ -17,10 +17,8 @@ struct link_spaces {
 /* The LEASE document; NULL without memory. */
 json_t *link_lease_doc(const struct node *n, const struct link_spaces *sp);
 /* Fill `l` from a SPACE_ADD or SPACE_DROP document.  0 or -EPROTO. */
-int link_space_doc(const void *payload, uint32_t bytes,
-                   struct space_letter *l);
+int link_space_doc(const void *payload, uint32_t bytes, struct space_letter *l);
 /* Fill `q` from a QUERY document.  0 or -EPROTO. */
-int link_query_doc(const void *payload, uint32_t bytes,
-                   struct query_letter *q);
+int link_query_doc(const void *payload, uint32_t bytes, struct query_letter *q);
 /* What a node's memory holds for spaces now, frozen frames included. */
 uint64_t link_resident(const struct node *n, const struct link_spaces *sp);

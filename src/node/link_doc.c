@@ -20,14 +20,13 @@ static uint64_t sum_faults(const struct node *n, enum local_class class)
 	return sum;
 }
 
-#define SUM(n, field)                                                     \
-	({                                                                \
-		uint64_t sum_ = 0;                                        \
-		for (unsigned i_ = 0; i_ < (n)->cfg.shards; i_++)         \
-			sum_ += atomic_load_explicit(                     \
-				&(n)->counters[i_].field,                 \
-				memory_order_relaxed);                    \
-		sum_;                                                     \
+#define SUM(n, field)                                                          \
+	({                                                                     \
+		uint64_t sum_ = 0;                                             \
+		for (unsigned i_ = 0; i_ < (n)->cfg.shards; i_++)              \
+			sum_ += atomic_load_explicit(&(n)->counters[i_].field, \
+			                             memory_order_relaxed);    \
+		sum_;                                                          \
 	})
 
 uint64_t link_resident(const struct node *n, const struct link_spaces *sp)
@@ -53,10 +52,10 @@ static json_t *peers_json(const struct node *n)
 				memory_order_relaxed);
 		for (; all != 0; all &= all - 1)
 			json_array_append_new(
-				a, json_pack("{s:i, s:b}", "id",
-			                     (int)(w * 64) +
-			                             __builtin_ctzll(all),
-			                     "connected", 1));
+				a,
+				json_pack("{s:i, s:b}", "id",
+			                  (int)(w * 64) + __builtin_ctzll(all),
+			                  "connected", 1));
 	}
 	return a;
 }
@@ -84,14 +83,15 @@ json_t *link_lease_doc(const struct node *n, const struct link_spaces *sp)
 {
 	uint64_t remote_write = sum_faults(n, LOCAL_REMOTE_WRITE) +
 	                        sum_faults(n, LOCAL_FIRST_REMOTE);
-	json_t *faults = json_pack(
-		"{s:I, s:I, s:I, s:I, s:I, s:I}", "first_touch",
-		(json_int_t)sum_faults(n, LOCAL_FIRST_TOUCH), "remote_read",
-		(json_int_t)sum_faults(n, LOCAL_REMOTE_READ), "remote_write",
-		(json_int_t)remote_write, "upgrade",
-		(json_int_t)sum_faults(n, LOCAL_UPGRADE), "refault",
-		(json_int_t)sum_faults(n, LOCAL_REFAULT), "prefetched",
-		(json_int_t)SUM(n, prefetched));
+	json_t *faults =
+		json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "first_touch",
+	                  (json_int_t)sum_faults(n, LOCAL_FIRST_TOUCH),
+	                  "remote_read",
+	                  (json_int_t)sum_faults(n, LOCAL_REMOTE_READ),
+	                  "remote_write", (json_int_t)remote_write, "upgrade",
+	                  (json_int_t)sum_faults(n, LOCAL_UPGRADE), "refault",
+	                  (json_int_t)sum_faults(n, LOCAL_REFAULT),
+	                  "prefetched", (json_int_t)SUM(n, prefetched));
 
 	return json_pack(
 		"{s:i, s:s, s:I, s:I, s:i, s:i, s:I, s:i, s:o, s:I, s:i, s:i, "
@@ -119,8 +119,7 @@ static json_t *parse(const void *payload, uint32_t bytes)
 	return doc;
 }
 
-int link_space_doc(const void *payload, uint32_t bytes,
-                   struct space_letter *l)
+int link_space_doc(const void *payload, uint32_t bytes, struct space_letter *l)
 {
 	json_t *doc = parse(payload, bytes);
 	json_int_t id = 0, size = 0, replicas = 1;
@@ -148,8 +147,7 @@ int link_space_doc(const void *payload, uint32_t bytes,
 	return r == 0 ? 0 : -EPROTO;
 }
 
-int link_query_doc(const void *payload, uint32_t bytes,
-                   struct query_letter *q)
+int link_query_doc(const void *payload, uint32_t bytes, struct query_letter *q)
 {
 	json_t *doc = parse(payload, bytes);
 	json_int_t space = 0, from = 0, n = 0, page = 0;

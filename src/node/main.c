@@ -41,8 +41,8 @@ static void raise_limits(void)
 /* The page that tells clients until when we may serve them. */
 static int make_lease_page(struct node *n, struct errmsg *em)
 {
-	AUTO_CLOSE int fd = memfd_create("memspan-lease",
-	                                 MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	AUTO_CLOSE int fd =
+		memfd_create("memspan-lease", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	void *p;
 
 	if (fd < 0 || ftruncate(fd, PAGE_BYTES) < 0)
@@ -104,13 +104,11 @@ static int choose_endpoint(struct node *n, struct errmsg *em)
 			                  "cannot listen at %s; take another "
 			                  "address or port with --listen",
 			                  n->cfg.listen);
-		snprintf(n->endpoint, sizeof(n->endpoint), "%s",
-		         n->cfg.listen);
+		snprintf(n->endpoint, sizeof(n->endpoint), "%s", n->cfg.listen);
 		return 0;
 	}
 	r = -EADDRINUSE;
-	for (unsigned p = PORT_FIRST; r == -EADDRINUSE && p <= PORT_LAST;
-	     p++) {
+	for (unsigned p = PORT_FIRST; r == -EADDRINUSE && p <= PORT_LAST; p++) {
 		snprintf(port, sizeof(port), "%u", p);
 		r = try_address(host, port);
 		if (r == 0)
@@ -148,9 +146,10 @@ static int wait_for_lease(const struct node *n, struct errmsg *em)
 
 	while (lease_over(n)) {
 		if (boot_now() >= until)
-			return errmsg_say(em, -ETIMEDOUT,
-			                  "the coordinator gave no lease within "
-			                  "10 s; its log says why");
+			return errmsg_say(
+				em, -ETIMEDOUT,
+				"the coordinator gave no lease within "
+				"10 s; its log says why");
 		clock_nanosleep(CLOCK_MONOTONIC, 0, &nap, NULL);
 	}
 	return 0;
@@ -176,7 +175,8 @@ static int start(struct node *n, struct errmsg *em)
 	int r;
 
 	if (mkdir(n->cfg.run_dir, 0755) < 0 && errno != EEXIST)
-		return errmsg_set(em, -errno, "cannot make the run directory %s",
+		return errmsg_set(em, -errno,
+		                  "cannot make the run directory %s",
 		                  n->cfg.run_dir);
 	probe_features(&n->features);
 	r = control_new(n, &n->control, em);

@@ -60,15 +60,15 @@ struct space {
 	uint32_t replicas;
 	struct cut cut;
 	struct space_mem mem;
-	struct page_entry *pages; /* cut.pages */
-	struct dir_entry *dir;    /* cut.pages; used for extents homed here */
-	struct place place;       /* extents: per stripe, so per shard */
-	bool dropping;            /* control: no new clients */
+	struct page_entry *pages;   /* cut.pages */
+	struct dir_entry *dir;      /* cut.pages; used for extents homed here */
+	struct place place;         /* extents: per stripe, so per shard */
+	bool dropping;              /* control: no new clients */
 	_Atomic uint32_t n_clients; /* control writes, link reads */
 	/* Pages homed here that exist, and that are lost: any shard adds. */
 	_Atomic uint64_t written, lost;
-	uint32_t shards_left;     /* control: shards that still use it */
-	struct space *next;       /* control's list */
+	uint32_t shards_left; /* control: shards that still use it */
+	struct space *next;   /* control's list */
 };
 
 /* --- clients --------------------------------------------------------------- */
@@ -78,9 +78,9 @@ struct space {
  * freed by it when every shard has let go.
  */
 struct client {
-	uint64_t number;          /* for logs; never used again */
+	uint64_t number; /* for logs; never used again */
 	struct space *space;
-	uint8_t slot;             /* which of the space's CLIENTS_PER_SPACE */
+	uint8_t slot; /* which of the space's CLIENTS_PER_SPACE */
 	struct local_notes *notes;
 	struct uffd *stripe[STRIPES_MAX]; /* each used by its shard alone */
 	uint32_t pid;
@@ -92,13 +92,13 @@ struct client {
 
 /* Counters of a shard: written by it, read by the link thread, relaxed. */
 struct shard_counters {
-	_Atomic uint64_t faults[16];    /* by enum local_class */
-	_Atomic uint64_t prefetched;    /* pages granted ahead of need */
-	_Atomic uint64_t pending;       /* faults that wait now */
+	_Atomic uint64_t faults[16]; /* by enum local_class */
+	_Atomic uint64_t prefetched; /* pages granted ahead of need */
+	_Atomic uint64_t pending;    /* faults that wait now */
 	_Atomic uint64_t wakeups;
 	_Atomic uint64_t lost_pages;
 	_Atomic uint64_t breaches;
-	_Atomic uint64_t nomem;         /* a client's cgroup was full */
+	_Atomic uint64_t nomem; /* a client's cgroup was full */
 	_Atomic uint64_t overhead_bytes;
 	_Atomic uint64_t frozen_frames;
 	_Atomic uint64_t connected[NODES_MAX / 64]; /* lanes up, by peer */
@@ -110,7 +110,7 @@ struct node {
 	node_id id;
 	uint64_t incarnation;
 	uint8_t cluster[16];
-	nsec_t lease_ns;
+	_Atomic nsec_t lease_ns; /* link thread writes, main thread reads */
 	char endpoint[64]; /* where pages are served, as bound */
 
 	struct loop *control_loop, *link_loop;
@@ -135,6 +135,14 @@ struct node {
 	 */
 	_Atomic uint32_t thread_waits[PAGE_THREADS];
 	_Atomic uint32_t thread_us[PAGE_THREADS];
+	/*
+	 * The page that was last taken from a thread while it waited for
+	 * another, and how many others it got since (hash << 8 | count); and
+	 * when it wanted a page back that way: then it is a thread whose
+	 * instruction needs two pages, and holding on to them is worth it.
+	 */
+	_Atomic uint64_t thread_taken[PAGE_THREADS];
+	_Atomic uint32_t thread_wants_us[PAGE_THREADS];
 
 	_Atomic uint32_t n_clients;
 	_Atomic uint64_t fixed_bytes; /* arenas: what --memory does not count */
@@ -145,8 +153,8 @@ nsec_t boot_now(void);
 /* Has the lease of this node ended? */
 static inline bool lease_over(const struct node *n)
 {
-	return boot_now() >= atomic_load_explicit(&n->lease->end_ns,
-	                                          memory_order_acquire);
+	return boot_now() >=
+	       atomic_load_explicit(&n->lease->end_ns, memory_order_acquire);
 }
 
 /* --- letters ------------------------------------------------------------- */
@@ -158,7 +166,7 @@ struct shard_letter {
 	struct node *node;
 	struct space *space;
 	struct client *client;
-	void *owner; /* the sender's */
+	void *owner;                          /* the sender's */
 	void (*done)(struct shard_letter *l); /* on the sender's thread */
 	struct loop *reply_to;
 	/* discard, prefetch */
@@ -240,9 +248,9 @@ struct space_letter {
 	char name[64];
 	uint64_t bytes;
 	uint32_t replicas;
-	int result;        /* answer */
+	int result;          /* answer */
 	struct space *space; /* answer to add: for the link's counters */
-	uint32_t clients;  /* answer to drop */
+	uint32_t clients;    /* answer to drop */
 	char why[256];
 };
 void control_space(struct control *c, struct space_letter *l);

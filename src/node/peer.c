@@ -133,8 +133,7 @@ enum tp_sent peer_send(struct shard *s, node_id to, struct sspace *sp,
 	               m->type == MSG_FORGET ? TP_LAZY : 0, seq);
 }
 
-void peer_recall(struct shard *s, node_id to, struct sspace *sp,
-                 struct msg *m)
+void peer_recall(struct shard *s, node_id to, struct sspace *sp, struct msg *m)
 {
 	struct speer *p;
 	struct backlog *b;
@@ -146,8 +145,7 @@ void peer_recall(struct shard *s, node_id to, struct sspace *sp,
 
 		/* A scan recalls a run from us: one order for all of it. */
 		if (s->local_n > 0 && m->type == MSG_RECALL_S &&
-		    last->m.type == MSG_RECALL_S &&
-		    last->m.space == m->space &&
+		    last->m.type == MSG_RECALL_S && last->m.space == m->space &&
 		    m->page - last->m.page < RUN_PAGES) {
 			last->m.mask |= 1ull << (m->page - last->m.page);
 			return;
@@ -180,8 +178,8 @@ static void backlog_send(struct shard *s, node_id peer, struct speer *p)
 			         .mask = 1,
 			         .arg = b->requester };
 
-		if (sp != NULL && peer_send(s, peer, sp, &m, NULL, false,
-		                            NULL) == TP_FULL)
+		if (sp != NULL &&
+		    peer_send(s, peer, sp, &m, NULL, false, NULL) == TP_FULL)
 			return;
 		p->backlog_first = (p->backlog_first + 1) % TXNS_MAX;
 		p->backlog_n--;
@@ -216,8 +214,7 @@ static void forget_send(struct shard *s, uint32_t i)
 		holder_forget(s, f->number);
 	} else if (sp != NULL && peer_send(s, f->giver, sp, &m, NULL, false,
 	                                   NULL) == TP_FULL) {
-		p = lane_of(s, f->giver,
-		            peer_lane(s, sp, f->giver, f->page));
+		p = lane_of(s, f->giver, peer_lane(s, sp, f->giver, f->page));
 		forget_append(s, &p->unsent_head, &p->unsent_tail, i);
 		return;
 	}
@@ -249,8 +246,7 @@ void peer_forget(struct shard *s, struct sspace *sp, gpn_t page, node_id giver,
 }
 
 void peer_forget_later(struct shard *s, node_id to, struct sspace *sp,
-                       gpn_t page, uint64_t seq, node_id giver,
-                       uint64_t number)
+                       gpn_t page, uint64_t seq, node_id giver, uint64_t number)
 {
 	struct speer *p = lane_of(s, to, 0);
 	uint32_t i;
@@ -477,8 +473,7 @@ static void on_broken(void *arg, node_id peer, uint8_t shard, int why,
 	struct breach_letter *b = calloc(1, sizeof(*b));
 
 	log_err("a peer broke the protocol, its session is over",
-	        "peer=%u lane=%u errno=%d why=\"%s\"", peer, shard, -why,
-	        text);
+	        "peer=%u lane=%u errno=%d why=\"%s\"", peer, shard, -why, text);
 	mark_connected(s, peer);
 	if (b == NULL)
 		return;
@@ -559,8 +554,7 @@ static void member_comes(struct shard *s, const struct member *v)
 
 		lane[i].shard = i;
 		lane[i].backlog = calloc(TXNS_MAX, sizeof(struct backlog));
-		snprintf(cfg.endpoint, sizeof(cfg.endpoint), "%s",
-		         v->endpoint);
+		snprintf(cfg.endpoint, sizeof(cfg.endpoint), "%s", v->endpoint);
 		ok = lane[i].backlog != NULL && tp_peer(s->tp, &cfg) == 0;
 	}
 	if (!ok) {
@@ -586,8 +580,8 @@ void peer_members(struct shard *s, const struct members_letter *l)
 	for (uint32_t i = 0; i < l->n; i++) {
 		const struct member *v = &l->v[i];
 		struct smember *m = &s->member[v->id];
-		bool over = v->state == MEMBER_DEAD ||
-		            v->state == MEMBER_DRAINED;
+		bool over =
+			v->state == MEMBER_DEAD || v->state == MEMBER_DRAINED;
 
 		m->state = v->state;
 		if (v->id == s->node->id)

@@ -17,8 +17,8 @@
 
 static uint32_t bucket_of(const struct sspace *sp, gpn_t page)
 {
-	uint64_t h = (page ^ (uint64_t)sp->space->id << 44) *
-	             0x9e3779b97f4a7c15ull;
+	uint64_t h =
+		(page ^ (uint64_t)sp->space->id << 44) * 0x9e3779b97f4a7c15ull;
 
 	return (uint32_t)(h >> 50) % PEND_BUCKETS;
 }
@@ -73,8 +73,7 @@ uint32_t pend_add(struct shard *s, struct sspace *sp, gpn_t page,
 static uint32_t match(struct shard *s, uint32_t i, const struct sspace *sp,
                       gpn_t page)
 {
-	while (i != 0 &&
-	       (s->pend[i].page != page || s->pend[i].space != sp))
+	while (i != 0 && (s->pend[i].page != page || s->pend[i].space != sp))
 		i = s->pend[i].next;
 	return i;
 }
@@ -115,8 +114,7 @@ static void note(struct shard *s, const struct pend *p, enum local_class class)
 
 	if (p->ahead && class != LOCAL_UPGRADE)
 		class = LOCAL_PREFETCHED;
-	atomic_store_explicit(slot,
-	                      ((old >> 4) + 1) << 4 | (uint32_t)class,
+	atomic_store_explicit(slot, ((old >> 4) + 1) << 4 | (uint32_t) class,
 	                      memory_order_release);
 	shard_count(&c->notes->total[s->index][class], 1);
 	shard_count(&c->notes->faults[s->index], 1);

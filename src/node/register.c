@@ -17,9 +17,9 @@
 #include "base/log.h"
 #include "node/node.h"
 
-#define REGISTER_WAIT_NS  (10 * NSEC_PER_SEC)
-#define REGISTER_NAP_NS   (200 * NSEC_PER_MSEC)
-#define ANSWER_BYTES_MAX  65536u
+#define REGISTER_WAIT_NS (10 * NSEC_PER_SEC)
+#define REGISTER_NAP_NS  (200 * NSEC_PER_MSEC)
+#define ANSWER_BYTES_MAX 65536u
 
 struct answer {
 	char text[ANSWER_BYTES_MAX];
@@ -123,8 +123,8 @@ int link_register(struct node *n, char node_port[64], struct errmsg *em)
 	long status;
 
 	snprintf(url, sizeof(url), "http://%s/v1/nodes", n->cfg.coordinator);
-	body = json_dumps(json_pack("{s:s, s:I, s:s, s:i}", "name",
-	                            n->cfg.name, "memory_bytes",
+	body = json_dumps(json_pack("{s:s, s:I, s:s, s:i}", "name", n->cfg.name,
+	                            "memory_bytes",
 	                            (json_int_t)n->cfg.memory_bytes, "endpoint",
 	                            n->endpoint, "protocol", WIRE_VERSION),
 	                  JSON_COMPACT);
@@ -132,8 +132,8 @@ int link_register(struct node *n, char node_port[64], struct errmsg *em)
 		return errmsg_set(em, -ENOMEM, "no memory to join");
 	for (;;) {
 		status = post(url, body, &a, em);
-		if (status == 201 || (status > 0 && status != 409 &&
-		                      status != 503))
+		if (status == 201 ||
+		    (status > 0 && status != 409 && status != 503))
 			break;
 		if (boot_now() >= until ||
 		    (status == 409 && strstr(a.text, "protocol") != NULL))

@@ -409,8 +409,8 @@ static void prefetch(struct mail *mail, void *arg)
 	shard_gate(s);
 	shard_now_us(s);
 	while (sp != NULL && at < end) {
-		gpn_t stop = min_u64((at / EXTENT_PAGES + 1) * EXTENT_PAGES,
-		                     end);
+		gpn_t stop =
+			min_u64((at / EXTENT_PAGES + 1) * EXTENT_PAGES, end);
 		uint32_t n = (uint32_t)min_u64(stop - at, RUN_PAGES);
 
 		/* Advice: what cannot be asked for now is left out. */
@@ -447,8 +447,7 @@ static void turn_end(struct loop_hook *h)
 	struct shard *s = container_of(h, struct shard, hook);
 
 	touch_resume(s);
-	atomic_store_explicit(&s->counters->pending,
-	                      PENDS_MAX - s->n_free_pend,
+	atomic_store_explicit(&s->counters->pending, PENDS_MAX - s->n_free_pend,
 	                      memory_order_relaxed);
 	atomic_store_explicit(&s->counters->wakeups, loop_wakeups(s->loop),
 	                      memory_order_relaxed);

@@ -25,13 +25,13 @@
 #include "node/node.h"
 
 /* Threads that may wait in a shard at once.  More stay in the kernel's queue. */
-#define PENDS_MAX   32768u
+#define PENDS_MAX    32768u
 #define PEND_BUCKETS 16384u
 /* Pages homed here that may be busy at once: more hear AGAIN. */
-#define TXNS_MAX    2048u
-#define SETS_MAX    8192u
+#define TXNS_MAX 2048u
+#define SETS_MAX 8192u
 /* Pages given up whose bytes may still be needed [A7]. */
-#define FRAMES_MAX  2048u
+#define FRAMES_MAX 2048u
 /* Recalls that wait for a residency: ours and every peer's. */
 #define DEFERS_MAX  16384u
 #define LOCALS_MAX  8192u
@@ -52,8 +52,8 @@ struct pend {
 	uint8_t slot;    /* client */
 	bool write;
 	bool is_parked;
-	bool ahead;      /* it came while a prefetch was under way */
-	uint16_t hash;   /* of the thread */
+	bool ahead;    /* it came while a prefetch was under way */
+	uint16_t hash; /* of the thread */
 };
 
 /* Threads whose fault waits for something else than an answer about its page. */
@@ -65,12 +65,12 @@ struct parking {
 
 /* A scan: where it will go on if it goes on. */
 struct stream {
-	gpn_t next;     /* the page behind what was asked for */
-	gpn_t marker;   /* touched: order the next window; GPN_NONE */
+	gpn_t next;      /* the page behind what was asked for */
+	gpn_t marker;    /* touched: order the next window; GPN_NONE */
 	uint32_t window; /* pages asked for at once */
-	uint32_t ahead; /* windows in flight beyond the one being read */
-	uint32_t used;  /* clock of use, for replacement */
-	int32_t stride; /* pages between touches: 1 or more */
+	uint32_t ahead;  /* windows in flight beyond the one being read */
+	uint32_t used;   /* clock of use, for replacement */
+	int32_t stride;  /* pages between touches: 1 or more */
 };
 #define GPN_NONE (~(gpn_t)0)
 
@@ -81,15 +81,15 @@ struct sstripe {
 	struct client *client;
 	struct uffd *uffd;
 	uint32_t index;
-	bool paused; /* its faults are not read: no room for waiters */
-	gpn_t last;  /* page requested last */
+	bool paused;   /* its faults are not read: no room for waiters */
+	gpn_t last;    /* page requested last */
 	int64_t delta; /* its distance from the one before */
 	struct stream stream[STREAMS];
 	uint32_t clock;
 };
 
 struct sclient {
-	struct client *client; /* NULL: free slot */
+	struct client *client;  /* NULL: free slot */
 	struct sstripe *stripe; /* array of cut.stripes; unused: uffd NULL */
 };
 
@@ -97,16 +97,16 @@ struct sspace {
 	struct space *space; /* NULL: free */
 	struct sclient client[CLIENTS_PER_SPACE];
 	uint32_t n_clients;
-	uint64_t slots; /* bit per client in use */
+	uint64_t slots;         /* bit per client in use */
 	struct parking unknown; /* waits for the coordinator: whose extent? */
 	struct shard_letter *discards; /* queue: the first is being done */
-	uint64_t discard_mask; /* pages of the first not answered yet */
+	uint64_t discard_mask;         /* pages of the first not answered yet */
 	gpn_t discard_base;
-	uint32_t discard_n;    /* pages of the window on its way */
+	uint32_t discard_n; /* pages of the window on its way */
 	bool discard_sent;
 	bool discard_asked;    /* the coordinator, whose its extent is */
 	uint64_t discard_told; /* extent that it said is nobody's; GPN_NONE */
-	uint32_t refused;     /* prefetches refused in a row */
+	uint32_t refused;      /* prefetches refused in a row */
 	uint32_t guess_clock;
 	struct sspace *next;
 };
@@ -124,7 +124,7 @@ struct local_msg_entry {
 
 /* Granted bytes that the giver keeps until the grant is applied. */
 struct forget {
-	uint64_t seq;   /* of the grant, in the requester's session */
+	uint64_t seq;    /* of the grant, in the requester's session */
 	uint64_t number; /* of the giver's frame */
 	node_id giver;
 	uint8_t giver_shard;
@@ -144,10 +144,10 @@ struct backlog {
 struct speer { /* one lane to a peer */
 	bool known;
 	uint8_t shard;
-	struct parking credit;  /* touches that found no page credit */
+	struct parking credit; /* touches that found no page credit */
 	uint32_t forget_head, forget_tail; /* grants not applied yet, by seq */
 	uint32_t unsent_head, unsent_tail; /* FORGETs that found no room */
-	struct backlog *backlog; /* ring of TXNS_MAX */
+	struct backlog *backlog;           /* ring of TXNS_MAX */
 	uint32_t backlog_first, backlog_n;
 };
 
@@ -206,7 +206,7 @@ struct shard {
 	struct loop_timer later_timer;
 	bool starved; /* some userfaultfd is paused */
 
-	struct sspace *spaces; /* list; few */
+	struct sspace *spaces;     /* list; few */
 	struct sspace *last_space; /* the one looked up last */
 
 	struct local_msg_entry *local; /* ring */
@@ -311,8 +311,7 @@ int peer_init(struct shard *s, struct errmsg *em);
 enum tp_sent peer_send(struct shard *s, node_id to, struct sspace *sp,
                        struct msg *m, const uint8_t *const *page, bool net,
                        uint64_t *seq);
-void peer_recall(struct shard *s, node_id to, struct sspace *sp,
-                 struct msg *m);
+void peer_recall(struct shard *s, node_id to, struct sspace *sp, struct msg *m);
 /* Once `to` has applied message seq: giver's frame `number` may go. */
 void peer_forget_later(struct shard *s, node_id to, struct sspace *sp,
                        gpn_t page, uint64_t seq, node_id giver,

@@ -29,23 +29,22 @@
 
 #include "node/shard.h"
 
-#define READS_MAX       4u  /* batches of one userfaultfd in one wake-up */
-#define WINDOW_FIRST    4u  /* pages; a scan of pages from elsewhere */
-#define WINDOW_MAX      RUN_PAGES
-#define AHEAD_MAX       8u  /* windows */
-#define STRIDE_MAX      32  /* pages */
-#define CREDITS_KEPT    32u /* for faults */
-#define REFUSED_ENOUGH  64u /* refusals in a row that make us doubt */
-#define DOUBT_EVERY     16u /* ... and guess only every so many times */
+#define READS_MAX      4u /* batches of one userfaultfd in one wake-up */
+#define WINDOW_FIRST   4u /* pages; a scan of pages from elsewhere */
+#define WINDOW_MAX     RUN_PAGES
+#define AHEAD_MAX      8u  /* windows */
+#define STRIDE_MAX     32  /* pages */
+#define CREDITS_KEPT   32u /* for faults */
+#define REFUSED_ENOUGH 64u /* refusals in a row that make us doubt */
+#define DOUBT_EVERY    16u /* ... and guess only every so many times */
 
 /* --- what comes next --------------------------------------------------------- */
 
 static struct stream *stream_of(struct sstripe *st, gpn_t page)
 {
 	for (unsigned i = 0; i < STREAMS; i++)
-		if (st->stream[i].window > 0 &&
-		    (st->stream[i].next == page ||
-		     st->stream[i].marker == page))
+		if (st->stream[i].window > 0 && (st->stream[i].next == page ||
+		                                 st->stream[i].marker == page))
 			return &st->stream[i];
 	return NULL;
 }
@@ -79,8 +78,8 @@ static uint32_t stream_advance(struct sstripe *st, gpn_t page, bool local,
 
 	st->last = page;
 	if (m == NULL) {
-		bool repeats = delta > 1 && delta <= STRIDE_MAX &&
-		               delta == st->delta;
+		bool repeats =
+			delta > 1 && delta <= STRIDE_MAX && delta == st->delta;
 
 		st->delta = delta;
 		m = stream_new(st, page, repeats ? (int32_t)delta : 1);
@@ -126,8 +125,8 @@ static void marker_touched(struct shard *s, struct sspace *sp,
 		}
 		m->next += n;
 	}
-	m->marker = m->next - m->window / 4 - 1 -
-	            (gpn_t)(m->ahead - 1) * m->window;
+	m->marker =
+		m->next - m->window / 4 - 1 - (gpn_t)(m->ahead - 1) * m->window;
 	if (m->marker <= page)
 		m->marker = m->next - 1;
 }
@@ -270,8 +269,8 @@ void touch_pend(struct shard *s, uint32_t i)
 	struct pend *p = &s->pend[i];
 	struct sspace *sp = p->space;
 	struct sstripe *st =
-		&sp->client[p->slot].stripe[cut_stripe_of_page(
-			&sp->space->cut, p->page)];
+		&sp->client[p->slot]
+			 .stripe[cut_stripe_of_page(&sp->space->cut, p->page)];
 	struct page_entry *e = &sp->space->pages[p->page];
 	gpn_t page = p->page;
 
@@ -316,9 +315,8 @@ uint32_t touch_prefetch(struct shard *s, struct sspace *sp, gpn_t first,
 	gpn_t base = 0;
 	node_id home;
 
-	if (first >= cut->pages ||
-	    cut_shard(cut_stripe_of_page(cut, first), s->node->cfg.shards) !=
-	            s->index)
+	if (first >= cut->pages || cut_shard(cut_stripe_of_page(cut, first),
+	                                     s->node->cfg.shards) != s->index)
 		return 0;
 	x = &sp->space->place.extent[extent_of(first)];
 	home = (node_id)(x->home - 1);
