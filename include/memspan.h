@@ -72,8 +72,8 @@ struct memspan;
  * NULL, one sentence of at most `why_bytes` bytes, NUL included, that says what
  * to do:
  *
- *   -EINVAL           flags not 0; no name, or one that is too long; socket NULL
- *                     and several nodes to choose from: `why` lists them
+ *   -EINVAL           flags not 0; no name, or one that is too long; no socket
+ *                     named and several to choose from: `why` lists them
  *   -ENOENT           the node knows no space of that name
  *   -ECONNREFUSED     no node answers at that socket, or the file is missing
  *   -EACCES           the socket is not ours to open, or this process may not

@@ -14,6 +14,7 @@
 
 #include <dirent.h>
 #include <poll.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -207,4 +208,31 @@ static inline unsigned count_dir(const char *path)
 		n += e->d_name[0] != '.';
 	closedir(d);
 	return n;
+}
+
+/* A thread that was joined is in /proc for a moment more. */
+static inline bool dir_comes_to(const char *path, unsigned n)
+{
+	uint64_t until = now_ns() + VICTIM_PATIENCE_NS;
+
+	while (count_dir(path) != n) {
+		if (now_ns() > until)
+			return false;
+		a_moment();
+	}
+	return true;
+}
+
+static inline void *return_arg(void *arg)
+{
+	return arg;
+}
+
+/* Before threads are counted: a sanitizer adds one of its own to the first. */
+static inline void start_first_thread(void)
+{
+	pthread_t t;
+
+	if (pthread_create(&t, NULL, return_arg, NULL) == 0)
+		pthread_join(t, NULL);
 }
