@@ -318,9 +318,8 @@ static void without_a_right_to_lock_it_works_and_says_so(void **state)
 
 	(void)state;
 	assert_true(WIFEXITED(status));
-	if (WEXITSTATUS(status) == 77)
-		skip(); /* AddressSanitizer makes mlock(2) do nothing */
-	assert_int_equal(WEXITSTATUS(status), 0);
+	/* AddressSanitizer makes mlock(2) do nothing, and succeed. */
+	assert_true(WEXITSTATUS(status) == 0 || WEXITSTATUS(status) == 77);
 	assert_int_equal(frame_pool_new(8, &p, NULL), 0);
 	assert_true(frame_pool_locked(p)); /* 8 pages: any limit allows it */
 }

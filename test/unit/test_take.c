@@ -70,10 +70,8 @@ static long cl_add(struct client *c, long id, long worker)
 	uint64_t n = 0;
 
 	while (!shared->stop) {
-		_Atomic uint64_t *word = (_Atomic uint64_t *)(uintptr_t)cl_at(
-			c, next_random(&r) % HAMMERED);
-
-		*word += 1;
+		__atomic_fetch_add(cl_at(c, next_random(&r) % HAMMERED), 1,
+		                   __ATOMIC_SEQ_CST);
 		n++;
 	}
 	shared->added[id][worker] = n;
@@ -116,16 +114,18 @@ static long cl_kernel_write(struct client *c, long id, long page)
 	return wrong;
 }
 
+/* Drop a page and come back to it, which paces it. */
 static long cl_drop(struct client *c, long id, long b)
 {
-	const struct timespec pause = { .tv_nsec = 200 * 1000 };
 	uint32_t r = (uint32_t)id;
 
 	(void)b;
 	while (!shared->stop) {
-		if (cl_dontneed(c, next_random(&r) % HAMMERED, 1) < 0)
-			return -1;
-		(void)nanosleep(&pause, NULL); /* its pace, not a wait */
+		const long page = next_random(&r) % HAMMERED;
+
+		if (cl_dontneed(c, page, 1) < 0)
+			return -errno;
+		(void)cl_read(c, page, 0);
 	}
 	return 0;
 }

@@ -10,6 +10,7 @@
 #include "uffd_fixture.h"
 
 #include <sys/resource.h>
+#include <sys/timerfd.h>
 
 /* --- what the operations do ---------------------------------------------- */
 
@@ -235,14 +236,15 @@ static void *slow_page_main(void *arg)
 	struct uffdio_zeropage zero = {
 		.range = { .start = (uintptr_t)s->at, .len = PAGE_BYTES },
 	};
-	struct timespec ts = { .tv_nsec = 50 * 1000 * 1000 };
+	struct itimerspec late = { .it_value.tv_nsec = 50 * 1000 * 1000 };
 	struct pollfd p = { .fd = s->fd, .events = POLLIN };
+	AUTO_CLOSE int timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC);
+	uint64_t n;
 
-	if (poll(&p, 1, CLIENT_WAIT_MS) == 1) {
-		/* The one sleep in these tests: it is what is measured. */
-		(void)nanosleep(&ts, NULL);
+	(void)timerfd_settime(timer, 0, &late, NULL);
+	if (poll(&p, 1, CLIENT_WAIT_MS) == 1 &&
+	    read(timer, &n, sizeof(n)) == (ssize_t)sizeof(n))
 		(void)ioctl(s->fd, UFFDIO_ZEROPAGE, &zero);
-	}
 	return NULL;
 }
 
