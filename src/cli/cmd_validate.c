@@ -260,7 +260,7 @@ static void check_idle(struct validate *v)
 		percent = 100.0 * (double)(after - idle[i].before) /
 		          (double)window;
 		k = check_add(&v->checks, idle[i].name,
-		              "%.1f %% of a CPU in %.1f s", percent,
+		              "%.2f %% of a CPU in %.1f s", percent,
 		              (double)window / (double)NSEC_PER_SEC);
 		check_measure(k, percent, IDLE_PERCENT_MAX, "%");
 		if (percent > IDLE_PERCENT_MAX)

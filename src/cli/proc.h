@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What /proc says of a process.
+ * What the kernel says of a process.
  */
 #pragma once
 
