@@ -4,7 +4,8 @@
  *
  * A memfd whose size can change is a weapon: one ftruncate() by a client, and
  * the node's next access to the alias is a SIGBUS.  So both kinds are sealed
- * before anybody else can have the descriptor.  Punching holes is still allowed.
+ * before anybody else can have the descriptor.  Punching holes is still
+ * allowed.
  *
  * The alias is mapped without MAP_POPULATE and marked
  *
@@ -225,7 +226,7 @@ int frame_pool_new(uint32_t frames, struct frame_pool **ret, struct errmsg *em)
 	r = map_quietly(p->fd, bytes, &p->bytes, em);
 	if (r < 0)
 		return r;
-	/* Fills our page table, which saves a fault later; no more than that. */
+	/* Fills our page table too, which saves faults later. */
 	(void)madvise(p->bytes, bytes, MADV_POPULATE_WRITE);
 	p->n_free = frames;
 	/* Unlocked it works all the same, but may be swapped. */

@@ -3,12 +3,12 @@
  * probe: each thing memspan needs of the kernel, done once on a small space.
  *
  * The rig is what a client and its node are together: a sealed memfd with our
- * alias (fault/frame.h), and a second mapping of it, watched by a userfaultfd as
- * a client's is.  Ioctls on the watched mapping are tried one by one, each on
- * pages that no other touches; at the end one page goes through its whole life
- * with a real thread waiting for it.  That thread is the only one of ours that
- * ever touches watched memory; whatever goes wrong, the range is unregistered
- * before it is joined, which lets it go on.
+ * alias (fault/frame.h), and a second mapping of it, watched by a userfaultfd
+ * as a client's is.  Ioctls on the watched mapping are tried one by one, each
+ * on pages that no other touches; at the end one page goes through its whole
+ * life with a real thread waiting for it.  That thread is the only one of ours
+ * that ever touches watched memory; whatever goes wrong, the range is
+ * unregistered before it is joined, which lets it go on.
  *
  * Each check is a sentence for an operator: what was tried and what came back,
  * and, if that is not enough, what to change.
@@ -110,8 +110,8 @@ static int open_by_call(int flags)
 }
 
 /*
- * Never with UFFD_USER_MODE_ONLY: the kernel touches a space too, for KVM and in
- * read(2), and those faults must wait for us as well.
+ * Never with UFFD_USER_MODE_ONLY: the kernel touches a space too, for KVM and
+ * in read(2), and those faults must wait for us as well.
  */
 int probe_open_userfaultfd(struct errmsg *em)
 {

@@ -31,8 +31,9 @@ struct probe {
  * Probe everything: creating a userfaultfd (/dev/userfaultfd first, then the
  * system call; which one worked is in the detail), its API features, register
  * MISSING|MINOR|WP on a memfd, COPY, COPY with WP, ZEROPAGE, WRITEPROTECT,
- * CONTINUE with and without WP, PUNCH_HOLE and the next fault, POISON, one small
- * page per write(2) (shmem_enabled), seals, swap, RLIMIT_NOFILE, RLIMIT_MEMLOCK.
+ * CONTINUE with and without WP, PUNCH_HOLE and the next fault, POISON, one
+ * small page per write(2) (shmem_enabled), seals, swap, RLIMIT_NOFILE,
+ * RLIMIT_MEMLOCK.
  */
 void probe_run(struct probe *ret);
 

@@ -5,11 +5,11 @@
  * The five operations that change a client's mapping (and poison, the sixth)
  * differ in one structure each, and share everything that can go wrong.  So
  * each is a `struct op`; op_ioctl() tries it on a range, op_run() tries the
- * whole run, and only when the kernel did not finish it does op_finish() look at
- * what was done and why the rest was not:
+ * whole run, and only when the kernel did not finish it does op_finish() look
+ * at what was done and why the rest was not:
  *
  *	.copy > 0   that much is done (and woken); go on behind it.  The errno
- *	            is then EAGAIN whatever stopped the kernel, and says nothing.
+ *	            is then EAGAIN, whatever it was that stopped the kernel.
  *	.copy <= 0  nothing is done, and errno speaks of the first page of the
  *	            range alone, except ENOENT, which may speak of any.
  *
@@ -18,8 +18,8 @@
  *
  * The kernel wakes waiters only behind what it did itself.  A thread that waits
  * for a page which turns out to be there already, or which another thread of
- * the client has unmapped, would sleep for ever; so those are woken by hand, and
- * fault anew or go on, as it may be.
+ * the client has unmapped, would sleep for ever; so those are woken by hand,
+ * and fault anew or go on, as it may be.
  *
  * Not one of these threads' accesses goes through us: we never touch the
  * client's memory, nor the alias.
@@ -445,9 +445,9 @@ enum uffd_outcome uffd_unprotect(struct uffd *u, struct uffd_run *run,
 }
 
 /*
- * The kernel poisons only entries that are empty, and a page that was ever taken
- * has left a write-protect marker in its own: so that goes first [A15].  In
- * between the entry is empty and the memfd has a hole: an access faults as
+ * The kernel poisons only entries that are empty, and a page that was ever
+ * taken has left a write-protect marker in its own: so that goes first [A15].
+ * In between the entry is empty and the memfd has a hole: an access faults as
  * MISSING, and the answer to that fault is to poison.
  */
 enum uffd_outcome uffd_poison(struct uffd *u, gpn_t page)
@@ -461,7 +461,7 @@ enum uffd_outcome uffd_poison(struct uffd *u, gpn_t page)
 	o = uffd_unprotect(u, &run, UFFD_DONTWAKE);
 	if (o == UFFD_DONE)
 		o = op_run(u, &op, &run);
-	/* Not mapped there: nobody can read zeros, so there is no more to do. */
+	/* Not mapped there: nobody can read zeros. */
 	return o == UFFD_ABSENT ? UFFD_DONE : o;
 }
 

@@ -50,13 +50,14 @@ struct uffd_config {
 	struct uffd_features features;
 };
 
-enum uffd_outcome { /* the worst that happened to the run; 0 is the ordinary */
-	            UFFD_DONE = 0, /* done, or the page was there already */
-	            UFFD_ABSENT, /* some page is not mapped in the client: nobody waits */
-	            UFFD_AGAIN, /* some page could not be done now: retry later */
-	            UFFD_NOMEM, /* the client's cgroup is full: retry later */
-	            UFFD_BREACH, /* CONTINUE found a hole: end this space's clients */
-	            UFFD_GONE, /* the client is gone: detach it */
+/* The worst that happened to a run. */
+enum uffd_outcome {
+	UFFD_DONE = 0, /* done, or the page was there already */
+	UFFD_ABSENT,   /* some page is not mapped in the client */
+	UFFD_AGAIN,    /* some page could not be done now: retry later */
+	UFFD_NOMEM,    /* the client's cgroup is full: retry later */
+	UFFD_BREACH,   /* CONTINUE found a hole: end the space's clients */
+	UFFD_GONE,     /* the client is gone: detach it */
 };
 
 /* The progress of a run: pages [first, first + done) need nothing more. */
@@ -87,8 +88,8 @@ struct uffd_fault {
 
 /*
  * Read up to UFFD_BATCH faults in one read(2).  Never blocks.  Returns their
- * number (0: none), or -ESRCH if the client is gone, as an operation before has found: reading
- * alone never tells.
+ * number (0: none), or -ESRCH if the client is gone, as an operation before has
+ * found: reading alone never tells.
  */
 int uffd_read(struct uffd *u, struct uffd_fault faults[UFFD_BATCH]);
 
@@ -107,8 +108,9 @@ enum uffd_outcome uffd_zero(struct uffd *u, struct uffd_run *run,
 enum uffd_outcome uffd_continue(struct uffd *u, struct uffd_run *run,
                                 unsigned flags);
 /*
- * Write-protect the run (also entries that are absent: they get a marker).  When
- * it returns UFFD_DONE or UFFD_ABSENT no thread of the client can write there.
+ * Write-protect the run (also entries that are absent: they get a marker).
+ * When it returns UFFD_DONE or UFFD_ABSENT no thread of the client can write
+ * there.
  */
 enum uffd_outcome uffd_protect(struct uffd *u, struct uffd_run *run);
 /* Make the run writable (and clear markers), waking unless UFFD_DONTWAKE. */
@@ -116,8 +118,8 @@ enum uffd_outcome uffd_unprotect(struct uffd *u, struct uffd_run *run,
                                  unsigned flags);
 /*
  * Make each access to the page SIGBUS: un-protect, poison, wake [A15].  The
- * page must be punched already.  May be repeated.  Returns UFFD_ABSENT only where
- * the kernel lacks UFFDIO_POISON: then the client must be ended.
+ * page must be punched already.  May be repeated.  Returns UFFD_ABSENT only
+ * where the kernel lacks UFFDIO_POISON: then the client must be ended.
  */
 enum uffd_outcome uffd_poison(struct uffd *u, gpn_t page);
 /* Wake whoever waits in the run; they fault anew if still needed. */

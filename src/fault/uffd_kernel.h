@@ -4,8 +4,9 @@
  * features and modes that all of memspan asks for.
  *
  * The names are ours, not the kernel's, so that a newer header that brings the
- * real ones does not collide.  Each value is part of the kernel's ABI and cannot
- * change; whether the running kernel has it is found out by fault/probe.h.
+ * real ones does not collide.  Each value is part of the kernel's ABI and
+ * cannot change; whether the running kernel has it is found out by
+ * fault/probe.h.
  */
 #pragma once
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A client process, for the tests of fault/: it maps a space's memfd as a client
- * does, watches it with one userfaultfd, hands that over by SCM_RIGHTS, and then
- * does what the test says, in threads that may block in a fault.
+ * A client process, for the tests of fault/: it maps a space's memfd as a
+ * client does, watches it with one userfaultfd, hands that over by SCM_RIGHTS,
+ * and then does what the test says, in threads that may block in a fault.
  *
  *	client_start(&c, &mem, &opts);          fork, map, register, hand over
  *	client_call(&c, 1, cl_write, 7, 42);    worker 1 starts; may block
@@ -11,9 +11,9 @@
  *	client_stop(&c);
  *
  * The process is a fork of the test, so what a worker is to do is sent as the
- * address of a function.  A signal that the function's access raises becomes its
- * result.  Nothing here sleeps: one waits for a message or for a result, and for
- * so long that only a bug makes it end.
+ * address of a function.  A signal that the function's access raises becomes
+ * its result.  Nothing here sleeps: one waits for a message or for a result,
+ * and for so long that only a bug makes it end.
  */
 #pragma once
 

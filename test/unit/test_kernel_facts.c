@@ -3,9 +3,10 @@
  * What memspan takes for granted of the kernel, as tests.
  *
  * Each test is a fact that a rule of docs/architecture.md rests on, by bare
- * ioctls: if a kernel differs, the test's name says what no longer holds.  Where
- * kernels differ by design (Linux 6.1 has no CONTINUE with write protection, and
- * protects a split run not at all) the test demands one of the two, whole.
+ * ioctls: if a kernel differs, the test's name says what no longer holds.
+ * Where kernels differ by design (Linux 6.1 has no CONTINUE with write
+ * protection, and protects a split run not at all) the test demands one of the
+ * two, whole.
  *
  * Some are facts of the unpleasant kind, the reason for a rule rather than its
  * support.  They are here too: should one become untrue, a rule may go.
@@ -63,7 +64,7 @@ static struct uffdio_range range_of(const struct client *c, long page, long n)
 	};
 }
 
-/* Pages whose first words are `value`.  *did: the bytes that the kernel says. */
+/* Pages whose first words are `value`.  *did: how many bytes, or -errno. */
 static int copy_some(const struct client *c, long page, long n, uint64_t mode,
                      uint64_t value, int64_t *did)
 {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * uffd: what each operation does to a real client process, and what it keeps off.
+ * uffd: what each operation does to a real client process, and what it keeps
+ * off.
  *
  * Most tests run twice, once for each way to register.  Errnos are in
  * test_uffd_errno.c, the kernel's own behaviour in test_kernel_facts.c, and
@@ -248,7 +249,7 @@ static void *slow_page_main(void *arg)
 	return NULL;
 }
 
-/* Not the client's lock, but as long a wait: the source of a COPY comes late. */
+/* The source of a COPY comes late: as long a wait as the client's lock is. */
 static void slow_ioctls_are_counted(void **state)
 {
 	struct fixture *f = *state;

@@ -291,8 +291,9 @@ static bool put_text(const char *dir, const char *file, const char *text)
 
 /*
  * A group of our own with a limit of 4 MiB, below whichever hierarchy has the
- * memory controller, and in it client 0, which must not be killed when the group
- * is full: then ENOMEM is all there is.  Returns the limit's file, or NULL.
+ * memory controller, and in it client 0, which must not be killed when the
+ * group is full: then ENOMEM is all there is.  Returns the limit's file, or
+ * NULL.
  */
 static const char *cgroup_make(struct fixture *f)
 {
