@@ -224,7 +224,7 @@ static int try_continue(const struct rig *g, unsigned page, uint64_t mode)
 
 static int try_poison(const struct rig *g, unsigned page)
 {
-	struct uffd_kernel_poison poison = { .range = rig_range(g, page) };
+	struct uffd_poison_arg poison = { .range = rig_range(g, page) };
 
 	return ioctl(g->fd, UFFD_KERNEL_POISON, &poison) < 0 ? -errno : 0;
 }

@@ -273,7 +273,7 @@ static INLINE int op_ioctl(struct uffd *u, const struct op *op, gpn_t at,
 		break;
 	}
 	case OP_POISON: {
-		struct uffd_kernel_poison poison = {
+		struct uffd_poison_arg poison = {
 			.range = range,
 			.mode = kernel_mode(op->flags),
 		};

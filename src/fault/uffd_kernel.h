@@ -19,16 +19,16 @@
 #define UFFD_KERNEL_CONTINUE_WP (1ull << 1)
 
 /* Linux 6.6: each access to a page of the range ends in SIGBUS. */
-struct uffd_kernel_poison {
+struct uffd_poison_arg {
 	struct uffdio_range range;
 	uint64_t mode;   /* bit 0: do not wake */
 	int64_t updated; /* out: bytes, or -errno */
 };
-#define UFFD_KERNEL_POISON          _IOWR(UFFDIO, 0x08, struct uffd_kernel_poison)
+#define UFFD_KERNEL_POISON          _IOWR(UFFDIO, 0x08, struct uffd_poison_arg)
 #define UFFD_KERNEL_POISON_DONTWAKE (1ull << 0)
 #define UFFD_KERNEL_FEATURE_POISON  (1ull << 14)
 
-static_assert(sizeof(struct uffd_kernel_poison) == 32,
+static_assert(sizeof(struct uffd_poison_arg) == 32,
               "the size is part of the ioctl's number");
 
 /*

@@ -123,7 +123,7 @@ static int unprotect(const struct client *c, long page)
 
 static int poison(const struct client *c, long page)
 {
-	struct uffd_kernel_poison p = { .range = range_of(c, page, 1) };
+	struct uffd_poison_arg p = { .range = range_of(c, page, 1) };
 
 	return ioctl(c->uffd, UFFD_KERNEL_POISON, &p) < 0 ? errno : 0;
 }
