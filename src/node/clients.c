@@ -5,12 +5,13 @@
  * One connection is one attachment.  Its life:
  *
  *	NEW      --ATTACH-->   OFFERED   --MAPPED-->   JOINING (the shards take
- *	its userfaultfds) -->  SERVED  --DETACH, or the socket closes-->  LEAVING
- *	(the shards let go) -->  gone
+ *	its userfaultfds) -->  SERVED  --DETACH, or the socket closes-->
+ *	LEAVING (the shards let go) -->  gone
  *
- * The node closes every userfaultfd before it answers DETACH: the kernel does not
- * check whose mapping an ioctl hits, and the client may map something else there
- * next [A10].  A packet that makes no sense ends the connection, nothing else.
+ * The node closes every userfaultfd before it answers DETACH: the kernel does
+ * not check whose mapping an ioctl hits, and the client may map something else
+ * there next [A10].  A packet that makes no sense ends the connection, nothing
+ * else.
  */
 
 #include <errno.h>
@@ -51,7 +52,7 @@ struct conn {
 
 #define FDS_MAX STRIPES_MAX
 
-/* --- packets ----------------------------------------------------------------- */
+/* --- packets ----------------------------------------------------------- */
 
 static void tell(struct conn *k, struct local_msg *m, const int *fds,
                  unsigned n_fds)
@@ -86,7 +87,7 @@ static void refuse(struct conn *k, int error, const char *text)
 	tell(k, &m, NULL, 0);
 }
 
-/* --- end of a connection -------------------------------------------------------- */
+/* --- end of a connection ----------------------------------------------- */
 
 static void conn_free(struct conn *k)
 {
@@ -182,7 +183,7 @@ static void conn_close(struct conn *k)
 	conn_maybe_free(k);
 }
 
-/* --- attach --------------------------------------------------------------------- */
+/* --- attach ------------------------------------------------------------ */
 
 /* A page of ours that the client may map, but not change. */
 static int make_notes(struct client *cl, int *ret_fd)
@@ -335,7 +336,7 @@ static void on_mapped(struct conn *k, const struct local_msg *in, int *fds,
 	ask_shards(k, joined, shard_attach);
 }
 
-/* --- ranges --------------------------------------------------------------------- */
+/* --- ranges ------------------------------------------------------------ */
 
 struct job {
 	struct conn *conn;
@@ -410,7 +411,7 @@ static void on_range(struct conn *k, const struct local_msg *in)
 	}
 }
 
-/* --- receiving --------------------------------------------------------------------- */
+/* --- receiving --------------------------------------------------------- */
 
 static bool sane(const struct local_msg *m)
 {
@@ -541,7 +542,7 @@ static void on_connection(struct loop_io *io, uint32_t events)
 		conn_close(k);
 }
 
-/* --- letters, life -------------------------------------------------------------------- */
+/* --- letters, life ----------------------------------------------------- */
 
 struct end_client_letter {
 	struct mail mail;

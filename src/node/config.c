@@ -75,7 +75,7 @@ static const struct option options[] = {
 	{ 0 },
 };
 
-/* --- values -------------------------------------------------------------- */
+/* --- values ------------------------------------------------------------ */
 
 static int read_text(const char *text, char *ret, size_t bytes,
                      struct errmsg *em)
@@ -190,7 +190,7 @@ static int set(struct node_config *cfg, enum setting setting, const char *value,
 	return -EINVAL;
 }
 
-/* --- the file ------------------------------------------------------------ */
+/* --- the file ---------------------------------------------------------- */
 
 struct reading {
 	struct node_config *cfg;
@@ -257,7 +257,7 @@ static const char *find_file(int argc, char **argv)
 	return path;
 }
 
-/* --- the command line ---------------------------------------------------- */
+/* --- the command line -------------------------------------------------- */
 
 static enum config_outcome read_command(struct node_config *cfg, int argc,
                                         char **argv)

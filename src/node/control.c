@@ -2,10 +2,10 @@
 /*
  * The main thread: signals, spaces, the end.
  *
- * A space comes from the coordinator by way of the link thread.  It is made here,
- * announced to every shard, and only then acknowledged: so when the coordinator has
- * everybody's word, a request about the space finds it wherever it goes.  It goes
- * the same way back.
+ * A space comes from the coordinator by way of the link thread.  It is made
+ * here, announced to every shard, and only then acknowledged: so when the
+ * coordinator has everybody's word, a request about the space finds it wherever
+ * it goes.  It goes the same way back.
  */
 
 #include "node/control.h"
@@ -22,7 +22,7 @@
 #include "base/log.h"
 #include "base/pidfile.h"
 
-/* --- spaces ----------------------------------------------------------------- */
+/* --- spaces ------------------------------------------------------------ */
 
 struct space *control_find(struct control *c, const char *name)
 {
@@ -211,7 +211,7 @@ void control_space(struct control *c, struct space_letter *l)
 		space_add(c, l);
 }
 
-/* --- the end ------------------------------------------------------------------- */
+/* --- the end ----------------------------------------------------------- */
 
 struct end_letter {
 	struct mail mail;
@@ -264,7 +264,7 @@ static void on_signal(struct loop_io *io, uint32_t events)
 	control_end(c, 0, why);
 }
 
-/* --- life ------------------------------------------------------------------------ */
+/* --- life -------------------------------------------------------------- */
 
 int control_new(struct node *n, struct control **ret, struct errmsg *em)
 {

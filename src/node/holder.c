@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The holder side: grants and orders of homes, carried out on our clients and our
- * memory as core/page says.
+ * The holder side: grants and orders of homes, carried out on our clients and
+ * our memory as core/page says.
  *
  * Grants come in runs of up to 64 pages and are installed in runs.  Orders come
  * one page at a time from peers; from our own directory, when it serves a scan,
  * up to 64 at once, and then all of them are write-protected by a few ioctls
  * before the bytes of any are read.
  *
- * A recalled page may have to stay a little (core/page.c, residency): such orders
- * wait in a heap ordered by time.  So does one that finds no frame to freeze its
- * bytes in: frames come back with FORGETs, which never wait for us.
+ * A recalled page may have to stay a little (core/page.c, residency): such
+ * orders wait in a heap ordered by time.  So does one that finds no frame to
+ * freeze its bytes in: frames come back with FORGETs, which never wait for us.
  */
 
 #include <errno.h>
@@ -18,7 +18,7 @@
 
 #include "node/shard.h"
 
-/* --- the heap of orders that wait ----------------------------------------- */
+/* --- the heap of orders that wait -------------------------------------- */
 
 static void defer_swap(struct shard *s, uint32_t a, uint32_t b)
 {
@@ -95,7 +95,7 @@ void holder_defer_due(struct loop_timer *t)
 		timer_start(s->loop, &s->defer_timer, s->defer[0].at);
 }
 
-/* --- threads that need two pages [B3] -------------------------------------- */
+/* --- threads that need two pages [B3] ---------------------------------- */
 
 /*
  * core/page holds a page on while its thread waits for another, for one
@@ -168,7 +168,7 @@ static struct hint thread_hint(struct shard *s, const struct page_entry *p)
 	};
 }
 
-/* --- grants ---------------------------------------------------------------- */
+/* --- grants ------------------------------------------------------------ */
 
 static enum local_class class_of(enum msg_type type, bool net)
 {
@@ -325,7 +325,7 @@ void holder_keep(struct shard *s, struct sspace *sp, gpn_t page,
 	install_keep(s, sp, page, bytes);
 }
 
-/* --- orders ---------------------------------------------------------------- */
+/* --- orders ------------------------------------------------------------ */
 
 bool holder_ready(struct shard *s, const struct page_entry *p)
 {
@@ -507,7 +507,7 @@ int holder_discarded(struct shard *s, struct sspace *sp, const struct msg *m)
 	return 0;
 }
 
-/* --- a home that died ------------------------------------------------------- */
+/* --- a home that died -------------------------------------------------- */
 
 /* What we asked it for will never come, and nobody else knows the page. */
 static void unreachable_extent(struct shard *s, struct sspace *sp,

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The home side: requests and answers about pages that are homed here, decided by
- * core/dir, carried out as messages.
+ * The home side: requests and answers about pages that are homed here, decided
+ * by core/dir, carried out as messages.
  *
- * A GET names up to 64 pages.  What can be granted to its sender at once gathers
- * in s->answers and leaves as one message per kind when the local queue has run
- * empty (answers_flush): so a scan costs one message per window, and when the
- * pages are our own clients', one write-protect per run of pages.
+ * A GET names up to 64 pages.  What can be granted to its sender at once
+ * gathers in s->answers and leaves as one message per kind when the local queue
+ * has run empty (answers_flush): so a scan costs one message per window, and
+ * when the pages are our own clients', one write-protect per run of pages.
  *
  * Payload pointers reach into the alias, into a frame or into a receive buffer;
  * all three stay what they are until the message that needs them was queued,
@@ -18,7 +18,7 @@
 
 #include "node/shard.h"
 
-/* --- gathering ------------------------------------------------------------- */
+/* --- gathering --------------------------------------------------------- */
 
 static bool gathers(const struct shard *s, const struct sspace *sp, node_id to,
                     gpn_t page)
@@ -63,7 +63,7 @@ static void answers_flush(struct shard *s)
 		answers_send(s, MSG_GRANT_S, 0, a->refused);
 }
 
-/* --- actions --------------------------------------------------------------- */
+/* --- actions ----------------------------------------------------------- */
 
 struct step { /* one page's step, being carried out */
 	struct shard *s;
@@ -210,7 +210,7 @@ static void carry_out(const struct step *t, const struct dir_actions *out)
 	}
 }
 
-/* --- requests --------------------------------------------------------------- */
+/* --- requests ---------------------------------------------------------- */
 
 /* We are not the home, or do not know yet: say so for the whole request. */
 static void turn_away(struct shard *s, node_id from, struct sspace *sp,
@@ -298,7 +298,7 @@ int home_request(struct shard *s, node_id from, uint8_t lane,
 	return 0;
 }
 
-/* --- answers ---------------------------------------------------------------- */
+/* --- answers ----------------------------------------------------------- */
 
 int home_answer(struct shard *s, node_id from, const struct msg *m,
                 const uint8_t *const *page, bool net)
@@ -344,7 +344,7 @@ void home_flush(struct shard *s)
 	answers_flush(s);
 }
 
-/* --- death of a peer -------------------------------------------------------- */
+/* --- death of a peer --------------------------------------------------- */
 
 static void gone_extent(struct shard *s, struct sspace *sp, uint32_t extent,
                         node_id peer)

@@ -3,19 +3,19 @@
  * Mapping pages into clients, and taking their rights away.
  *
  * A granted page is held from the moment its message is applied, mapped or not
- * [A11].  So a page that cannot be mapped now (its client unmaps, dies, is out of
- * memory) goes into the memfd by write(2); whoever waits is woken, faults again
- * and gets it mapped by the page's state.
+ * [A11].  So a page that cannot be mapped now (its client unmaps, dies, is out
+ * of memory) goes into the memfd by write(2); whoever waits is woken, faults
+ * again and gets it mapped by the page's state.
  *
- * Two kinds of kernel [A3].  With `minor_wp` (Linux 6.4) an access to a page that
- * the memfd has, but the client has not mapped, is a MINOR fault, answered by
- * CONTINUE, write-protected if the page is S.  Without it no client registers
- * MINOR; instead every absent entry carries a write-protect marker unless the
- * page is M here: the kernel then maps by itself what the memfd has, read-only,
- * and a write is a WP fault.
+ * Two kinds of kernel [A3].  With `minor_wp` (Linux 6.4) an access to a page
+ * that the memfd has, but the client has not mapped, is a MINOR fault, answered
+ * by CONTINUE, write-protected if the page is S.  Without it no client
+ * registers MINOR; instead every absent entry carries a write-protect marker
+ * unless the page is M here: the kernel then maps by itself what the memfd has,
+ * read-only, and a write is a WP fault.
  *
- * Order on every path: the threads' notes and records first, the ioctl that wakes
- * them last.
+ * Order on every path: the threads' notes and records first, the ioctl that
+ * wakes them last.
  */
 
 #include <sched.h>

@@ -4,15 +4,15 @@
  * for by range, and the coordinator's questions.
  *
  * A discard is done a window of up to 64 pages at a time, one window on its way
- * and one discard a space and shard at once: so a node never has two DISCARDs of a
- * page outstanding, which its home would refuse.
+ * and one discard a space and shard at once: so a node never has two DISCARDs
+ * of a page outstanding, which its home would refuse.
  */
 
 #include <jansson.h>
 
 #include "node/shard.h"
 
-/* --- discard ------------------------------------------------------------------ */
+/* --- discard ----------------------------------------------------------- */
 
 static bool ours(const struct shard *s, const struct cut *cut, gpn_t page)
 {
@@ -115,7 +115,7 @@ void job_discard(struct shard *s, struct sspace *sp)
 	}
 }
 
-/* --- questions ------------------------------------------------------------------ */
+/* --- questions --------------------------------------------------------- */
 
 static json_t *holders_json(const struct nodeset *set)
 {

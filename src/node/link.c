@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The link to the coordinator, and the lease: a thread of its own, which touches
- * no client's memory, so that no client can hold up the lease [B8].
+ * The link to the coordinator, and the lease: a thread of its own, which
+ * touches no client's memory, so that no client can hold up the lease [B8].
  *
  * A renewal is asked for at every third of the lease and counts from the moment
- * the question was *sent*.  What the lease page says is thus never later than what
- * the coordinator grants.  While the link is down the thread dials again; the
- * coordinator tells everything anew after a HELLO.  Claims that were not answered
- * are kept and sent again: they are idempotent.
+ * the question was *sent*.  What the lease page says is thus never later than
+ * what the coordinator grants.  While the link is down the thread dials again;
+ * the coordinator tells everything anew after a HELLO.  Claims that were not
+ * answered are kept and sent again: they are idempotent.
  */
 
 #include "node/link.h"
@@ -60,7 +60,7 @@ struct link {
 
 static void link_down(struct link *l, const char *why);
 
-/* --- bytes ------------------------------------------------------------------ */
+/* --- bytes ------------------------------------------------------------- */
 
 static void link_flush(struct link *l)
 {
@@ -122,7 +122,7 @@ static void say_doc(struct link *l, struct msg *m, json_t *doc)
 	say(l, m, text);
 }
 
-/* --- the lease -------------------------------------------------------------- */
+/* --- the lease --------------------------------------------------------- */
 
 static void renew_due(struct loop_timer *t);
 
@@ -153,7 +153,7 @@ static void renewed(struct link *l, const struct msg *m)
 	                      memory_order_release);
 }
 
-/* --- what the coordinator says ----------------------------------------------- */
+/* --- what the coordinator says ----------------------------------------- */
 
 static void on_members(struct link *l, const struct msg *m,
                        const uint8_t *payload)
@@ -325,7 +325,7 @@ void link_space_answer(struct link *l, struct space_letter *a)
 	mbox_post(l->loop, &a->mail);
 }
 
-/* --- questions --------------------------------------------------------------- */
+/* --- questions --------------------------------------------------------- */
 
 static void answer_question(struct link *l, unsigned i)
 {
@@ -393,7 +393,7 @@ static void on_query(struct link *l, const struct msg *m,
 	}
 }
 
-/* --- connection ---------------------------------------------------------------- */
+/* --- connection -------------------------------------------------------- */
 
 static void link_heard(struct link *l, const struct msg *m,
                        const uint8_t *payload)
@@ -617,7 +617,7 @@ void link_breach(struct link *l, struct breach_letter *b)
 	free(b);
 }
 
-/* --- life ------------------------------------------------------------------------ */
+/* --- life -------------------------------------------------------------- */
 
 int link_new(struct node *n, const char *node_port, struct link **ret,
              struct errmsg *em)

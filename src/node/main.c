@@ -3,8 +3,8 @@
  * memspan-node: start and stop.  Manual: memspan-node(8).
  *
  * In order: options; what the kernel can do; a port for pages; join (HTTP); the
- * link (HELLO); the shards; the first lease; the pid file and the clients' socket.
- * Whoever finds the socket finds a node that can serve.
+ * link (HELLO); the shards; the first lease; the pid file and the clients'
+ * socket. Whoever finds the socket finds a node that can serve.
  */
 
 #include <arpa/inet.h>

@@ -44,14 +44,14 @@ struct node_config {
 	bool insecure;
 };
 
-/* --- a space on this node ------------------------------------------------- */
+/* --- a space on this node ---------------------------------------------- */
 
 /*
  * Made by the main thread when the coordinator announces the space, given to
  * every shard, freed by the main thread when every shard has let go of it.  The
- * arrays are indexed by page or extent; each shard touches only those of its own
- * stripes, so they need no lock.  They are mapped, not allocated: entries of
- * extents that nobody uses cost nothing.
+ * arrays are indexed by page or extent; each shard touches only those of its
+ * own stripes, so they need no lock.  They are mapped, not allocated: entries
+ * of extents that nobody uses cost nothing.
  */
 struct space {
 	space_id id;
@@ -71,7 +71,7 @@ struct space {
 	struct space *next;   /* control's list */
 };
 
-/* --- clients --------------------------------------------------------------- */
+/* --- clients ----------------------------------------------------------- */
 
 /*
  * One attachment of a client, as the shards see it: made by the main thread,
@@ -88,7 +88,7 @@ struct client {
 	_Atomic bool ended;
 };
 
-/* --- the node --------------------------------------------------------------- */
+/* --- the node ---------------------------------------------------------- */
 
 /* Counters of a shard: written by it, read by the link thread, relaxed. */
 struct shard_counters {
@@ -111,7 +111,7 @@ struct node {
 	uint64_t incarnation;
 	uint8_t cluster[16];
 	_Atomic nsec_t lease_ns; /* link thread writes, main thread reads */
-	char endpoint[64]; /* where pages are served, as bound */
+	char endpoint[64];       /* where pages are served, as bound */
 
 	struct loop *control_loop, *link_loop;
 	struct control *control;
@@ -157,7 +157,7 @@ static inline bool lease_over(const struct node *n)
 	       atomic_load_explicit(&n->lease->end_ns, memory_order_acquire);
 }
 
-/* --- letters ------------------------------------------------------------- */
+/* --- letters ----------------------------------------------------------- */
 
 /* To a shard; answered by posting `done` to its loop, in the same letter. */
 struct shard_letter {
@@ -261,7 +261,7 @@ void control_end(struct control *c, int status, const char *why);
 void control_end_client(struct control *c, struct client *client,
                         const char *why);
 
-/* --- life of the parts ---------------------------------------------------- */
+/* --- life of the parts ------------------------------------------------- */
 
 int shard_new(struct node *n, uint8_t index, struct shard **ret,
               struct errmsg *em);

@@ -2,18 +2,18 @@
 /*
  * Messages: to and from the peers' shards, and to ourselves.
  *
- * What this shard sends to its own node goes into a ring here, which peer_drain()
- * empties after every event.  Nothing else is looked at in between, so for the
- * core a local message arrives at once.
+ * What this shard sends to its own node goes into a ring here, which
+ * peer_drain() empties after every event.  Nothing else is looked at in
+ * between, so for the core a local message arrives at once.
  *
- * Orders of our directory (RECALL, INVAL) may find no credit.  They then wait in
- * the peer's backlog, in order; one transaction has at most one order per node
- * outstanding, so TXNS_MAX places are enough.  Answers always find room
+ * Orders of our directory (RECALL, INVAL) may find no credit.  They then wait
+ * in the peer's backlog, in order; one transaction has at most one order per
+ * node outstanding, so TXNS_MAX places are enough.  Answers always find room
  * (net/transport.h).
  *
  * FORGETs: bytes that were given up stay with their giver until whoever was
- * granted them has applied the grant [A7].  The list per requester is ordered by
- * sequence number, so an acknowledgement takes records off its head.
+ * granted them has applied the grant [A7].  The list per requester is ordered
+ * by sequence number, so an acknowledgement takes records off its head.
  */
 
 #include <errno.h>
@@ -72,7 +72,7 @@ uint32_t peer_credits(struct shard *s, struct sspace *sp, node_id home,
 	return tp_page_credits(s->tp, home, lane);
 }
 
-/* --- sending ---------------------------------------------------------------- */
+/* --- sending ----------------------------------------------------------- */
 
 static void send_local(struct shard *s, const struct msg *m,
                        const uint8_t *const *page, bool net)
@@ -186,7 +186,7 @@ static void backlog_send(struct shard *s, node_id peer, struct speer *p)
 	}
 }
 
-/* --- FORGET ----------------------------------------------------------------- */
+/* --- FORGET ------------------------------------------------------------ */
 
 static void forget_append(struct shard *s, uint32_t *head, uint32_t *tail,
                           uint32_t i)
@@ -280,7 +280,7 @@ static void on_acked(void *arg, node_id peer, uint8_t shard, uint64_t seq)
 	}
 }
 
-/* --- receiving -------------------------------------------------------------- */
+/* --- receiving --------------------------------------------------------- */
 
 static int on_void(struct shard *s, struct sspace *sp, const struct msg *m)
 {
@@ -503,7 +503,7 @@ const struct tp_handlers peer_handlers = {
 	.foreign = on_foreign,
 };
 
-/* --- membership ------------------------------------------------------------- */
+/* --- membership -------------------------------------------------------- */
 
 static void forget_list(struct shard *s, uint32_t head)
 {

@@ -3,11 +3,11 @@
  * The threads that wait: one record per fault message that is not resolved yet,
  * hashed by page, from a pool that is made at start.
  *
- * A record whose page was asked for just waits in its bucket.  One that waits for
- * something else (the coordinator's word, a credit, a moment) is *parked* in one
- * list besides; when that comes, it is touched again as if it had just faulted.
- * When a page is installed, all its records go, parked or not: the kernel wakes
- * the threads.
+ * A record whose page was asked for just waits in its bucket.  One that waits
+ * for something else (the coordinator's word, a credit, a moment) is *parked*
+ * in one list besides; when that comes, it is touched again as if it had just
+ * faulted. When a page is installed, all its records go, parked or not: the
+ * kernel wakes the threads.
  */
 
 #include <errno.h>

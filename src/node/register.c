@@ -3,8 +3,9 @@
  * Joining: POST /v1/nodes on the coordinator's HTTP port.  Happens once, before
  * there is a second thread, so it may block.
  *
- * A coordinator that is not there yet, or that still believes in our predecessor
- * of the same name (409 until its lease has run out), is asked again for a while.
+ * A coordinator that is not there yet, or that still believes in our
+ * predecessor of the same name (409 until its lease has run out), is asked
+ * again for a while.
  */
 
 #include <curl/curl.h>

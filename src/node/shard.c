@@ -43,11 +43,11 @@ uint32_t shard_now_us(struct shard *s)
 }
 
 /*
- * A node without a lease answers no peer and resolves no fault: its shards stand
- * still here, in front of the next event.  The link thread goes on renewing; when
- * it succeeds under the same incarnation, nobody was given our pages meanwhile, and
- * we go on where we were.  If the coordinator has declared us dead, the main thread
- * ends the process.
+ * A node without a lease answers no peer and resolves no fault: its shards
+ * stand still here, in front of the next event.  The link thread goes on
+ * renewing; when it succeeds under the same incarnation, nobody was given our
+ * pages meanwhile, and we go on where we were.  If the coordinator has declared
+ * us dead, the main thread ends the process.
  */
 void shard_gate(struct shard *s)
 {
@@ -88,7 +88,7 @@ void shard_end_clients(struct shard *s, struct sspace *sp, const char *why)
 		                   sp->client[__builtin_ctzll(m)].client, why);
 }
 
-/* --- claims -------------------------------------------------------------------- */
+/* --- claims ------------------------------------------------------------ */
 
 static void claim_deliver(struct mail *mail, void *arg)
 {
@@ -184,7 +184,7 @@ void shard_members(struct shard *s, struct members_letter *l)
 	mbox_post(s->loop, &l->mail);
 }
 
-/* --- letters of the main thread ------------------------------------------------ */
+/* --- letters of the main thread ---------------------------------------- */
 
 static void letter_done(struct mail *mail, void *arg)
 {
@@ -426,7 +426,7 @@ void shard_prefetch(struct shard *s, struct shard_letter *l)
 	send_letter(s, l, prefetch);
 }
 
-/* --- timers and turns ------------------------------------------------------------ */
+/* --- timers and turns -------------------------------------------------- */
 
 static void later_due(struct loop_timer *t)
 {
@@ -453,7 +453,7 @@ static void turn_end(struct loop_hook *h)
 	                      memory_order_relaxed);
 }
 
-/* --- life ------------------------------------------------------------------------ */
+/* --- life -------------------------------------------------------------- */
 
 struct adopt_letter {
 	struct mail mail;

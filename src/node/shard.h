@@ -24,7 +24,7 @@
 #include "base/prng.h"
 #include "node/node.h"
 
-/* Threads that may wait in a shard at once.  More stay in the kernel's queue. */
+/* Threads that may wait in a shard at once: more stay in the kernel. */
 #define PENDS_MAX    32768u
 #define PEND_BUCKETS 16384u
 /* Pages homed here that may be busy at once: more hear AGAIN. */
@@ -39,7 +39,7 @@
 #define STREAMS     4u /* scans that one client's stripe is watched for */
 #define AGAIN_NS    (500 * NSEC_PER_USEC)
 
-/* --- threads that wait ----------------------------------------------------- */
+/* --- threads that wait ------------------------------------------------- */
 
 struct sspace;
 
@@ -56,12 +56,12 @@ struct pend {
 	uint16_t hash; /* of the thread */
 };
 
-/* Threads whose fault waits for something else than an answer about its page. */
+/* Threads whose fault waits for something else than their page's answer. */
 struct parking {
 	uint32_t head, tail, n;
 };
 
-/* --- spaces and clients of a shard ---------------------------------------- */
+/* --- spaces and clients of a shard ------------------------------------- */
 
 /* A scan: where it will go on if it goes on. */
 struct stream {
@@ -111,7 +111,7 @@ struct sspace {
 	struct sspace *next;
 };
 
-/* --- messages to ourselves -------------------------------------------------- */
+/* --- messages to ourselves --------------------------------------------- */
 
 struct local_msg_entry {
 	struct msg m;
@@ -120,7 +120,7 @@ struct local_msg_entry {
 	bool net; /* the net was involved in what it answers */
 };
 
-/* --- peers ------------------------------------------------------------------ */
+/* --- peers ------------------------------------------------------------- */
 
 /* Granted bytes that the giver keeps until the grant is applied. */
 struct forget {
@@ -165,11 +165,11 @@ struct defer {
 	struct sspace *space;
 };
 
-/* --- answers that a GET gathers ------------------------------------------- */
+/* --- answers that a GET gathers ---------------------------------------- */
 
 /*
- * While one GET of up to 64 pages is served, its grants gather here and leave as
- * one message per kind.
+ * While one GET of up to 64 pages is served, its grants gather here and leave
+ * as one message per kind.
  */
 struct answers {
 	bool on;
@@ -182,7 +182,7 @@ struct answers {
 	bool net;
 };
 
-/* --- the shard -------------------------------------------------------------- */
+/* --- the shard --------------------------------------------------------- */
 
 struct shard {
 	struct node *node;

@@ -9,20 +9,20 @@
  * What will be wanted next is guessed per client and stripe, from up to STREAMS
  * scans that are followed at once:
  *
- *	first touch at home   runs of 1, 2, 4 ... 64 pages while the touches go on
- *	                      behind what was mapped: a scan costs a fault per 64
- *	                      pages, a random touch maps one page
+ *	first touch at home   runs of 1, 2, 4 ... 64 pages while the touches
+ *	                      go on behind what was mapped: a scan costs a
+ *	                      fault per 64 pages, a random touch maps one page
  *	pages of elsewhere    windows of 4 ... 64 pages.  The page at three
- *	                      quarters of a window arrives but stays unmapped, as
- *	                      the *marker*: the touch that reaches it orders the
- *	                      next window, so that a scan does not stall.  A scan
- *	                      that catches up with what is on its way gets more
- *	                      windows ahead, up to 8
+ *	                      quarters of a window arrives but stays unmapped,
+ *	                      as the *marker*: the touch that reaches it orders
+ *	                      the next window, so that a scan does not stall.
+ *	                      A scan that catches up with what is on its way
+ *	                      gets more windows ahead, up to 8
  *	strides               two equal distances in a row: every n-th page
  *
- * Prefetch never spends the last credits of a session: a fault must not wait for
- * a guess.  A space whose prefetches are refused (its pages are written elsewhere)
- * is guessed for more rarely.
+ * Prefetch never spends the last credits of a session: a fault must not wait
+ * for a guess.  A space whose prefetches are refused (its pages are written
+ * elsewhere) is guessed for more rarely.
  */
 
 #include <sys/epoll.h>
@@ -38,7 +38,7 @@
 #define REFUSED_ENOUGH 64u /* refusals in a row that make us doubt */
 #define DOUBT_EVERY    16u /* ... and guess only every so many times */
 
-/* --- what comes next --------------------------------------------------------- */
+/* --- what comes next --------------------------------------------------- */
 
 static struct stream *stream_of(struct sstripe *st, gpn_t page)
 {
@@ -144,7 +144,7 @@ static void caught_up(struct sstripe *st, gpn_t page)
 	}
 }
 
-/* --- asking ------------------------------------------------------------------- */
+/* --- asking ------------------------------------------------------------ */
 
 /* Should this space be guessed for at all, now? */
 static bool guesses(struct sspace *sp)
@@ -338,7 +338,7 @@ uint32_t touch_prefetch(struct shard *s, struct sspace *sp, gpn_t first,
 	return n;
 }
 
-/* --- reading faults ------------------------------------------------------------ */
+/* --- reading faults ---------------------------------------------------- */
 
 static void pause_stripe(struct sstripe *st)
 {
