@@ -80,7 +80,7 @@
 #include "core/mutant.h"
 #include "core/page.h"
 
-/* --- actions ------------------------------------------------------------- */
+/* --- actions ----------------------------------------------------------- */
 
 static struct dir_action *emit(struct dir_actions *out,
                                enum dir_action_kind kind, node_id node)
@@ -131,7 +131,7 @@ static void order_recall(struct dir_txn *t, enum asked asked, node_id holder,
 	a->requester = t->req;
 }
 
-/* --- serving ------------------------------------------------------------- */
+/* --- serving ----------------------------------------------------------- */
 
 static void own(struct dir_txn *t, node_id n, uint32_t now_us)
 {
@@ -319,7 +319,7 @@ static void go_on(struct dir *d, struct dir_entry *e, struct dir_txn *t,
 	}
 }
 
-/* --- requests ------------------------------------------------------------ */
+/* --- requests ---------------------------------------------------------- */
 
 /* Could a correct node ask for this now? */
 static bool may_ask(const struct dir *d, const struct dir_entry *e,
@@ -435,7 +435,7 @@ static int on_request(struct dir *d, struct dir_entry *e,
 	return 0;
 }
 
-/* --- answers ------------------------------------------------------------- */
+/* --- answers ----------------------------------------------------------- */
 
 /* The transaction that waits for `from`, or NULL: then it is a lie. */
 static struct dir_txn *awaited(struct dir *d, const struct dir_entry *e,

@@ -108,7 +108,7 @@ int dir_handle(struct dir *d, struct dir_entry *e, const struct dir_event *ev,
 /* Abort unless `e` satisfies the invariants of dir.c. */
 void dir_check(const struct dir *d, const struct dir_entry *e);
 
-/* --- looking ------------------------------------------------------------- */
+/* --- looking ----------------------------------------------------------- */
 
 enum dir_state {
 	DIR_UNTOUCHED,

@@ -5,7 +5,7 @@
 
 #include "core/dir_txn.h"
 
-/* --- pools --------------------------------------------------------------- */
+/* --- pools ------------------------------------------------------------- */
 
 size_t dir_bytes(const struct dir_config *cfg)
 {
@@ -145,7 +145,7 @@ bool dir_txn_close(struct dir *d, struct dir_entry *e, struct dir_txn *t)
 	return true;
 }
 
-/* --- looking ------------------------------------------------------------- */
+/* --- looking ----------------------------------------------------------- */
 
 void dir_check(const struct dir *d, const struct dir_entry *e)
 {

@@ -35,17 +35,17 @@
  *	page zeros: until then a touch of a lost page is poisoned again.
  *
  * The order of actions is the point [hazards A6, A7]: a page is first made
- * read-only in every client, then its bytes are copied, then the hole is punched,
- * which unmaps it everywhere, and only then does a message say so.  A page in S
- * is read-only everywhere already.
+ * read-only in every client, then its bytes are copied, then the hole is
+ * punched, which unmaps it everywhere, and only then does a message say so.  A
+ * page in S is read-only everywhere already.
  *
- * Residency [hazards B3]: one instruction may need two pages, and a page that is
- * taken before its thread ran was moved for nothing.  So a page stays at least
- * PAGE_RESIDENCY_US from its install; while the thread that it was installed for
- * waits for another page it stays too, up to a cap drawn at its install; and when
- * that thread got the other page, the residency starts anew.  A recall waits at
- * most cap + PAGE_RESIDENCY_US.  The cap is random to break the tie of two nodes
- * that hold one page each.
+ * Residency [hazards B3]: one instruction may need two pages, and a page that
+ * is taken before its thread ran was moved for nothing.  So a page stays at
+ * least PAGE_RESIDENCY_US from its install; while the thread that it was
+ * installed for waits for another page it stays too, up to a cap drawn at its
+ * install; and when that thread got the other page, the residency starts anew.
+ * A recall waits at most cap + PAGE_RESIDENCY_US.  The cap is random to break
+ * the tie of two nodes that hold one page each.
  *
  * Invariants:
  *
@@ -73,7 +73,7 @@ static struct page_action *emit(struct page_actions *out,
 	return a;
 }
 
-/* --- requests ------------------------------------------------------------ */
+/* --- requests ---------------------------------------------------------- */
 
 static void ask(struct page_entry *p, bool write, unsigned prefetch,
                 struct page_actions *out)
@@ -111,7 +111,7 @@ static int on_prefetch(struct page_entry *p, const struct page_event *ev,
 	return 0;
 }
 
-/* --- answers ------------------------------------------------------------- */
+/* --- answers ----------------------------------------------------------- */
 
 static void installed(struct page_entry *p, const struct page_event *ev)
 {
@@ -207,7 +207,7 @@ static int on_keep(struct page_entry *p, const struct page_event *ev,
 	return 0;
 }
 
-/* --- orders -------------------------------------------------------------- */
+/* --- orders ------------------------------------------------------------ */
 
 /*
  * Is `at` still to come?  It is never more than max_us ahead, and times wrap

@@ -5,13 +5,14 @@
  *
  * An extent that nobody has touched has no home.  The first node that faults on
  * it claims it from the coordinator, which records the claim durably before it
- * answers; then a first touch is a local affair.  Claims come in runs that double
- * while a node keeps touching new memory in order (1, 2, 4 ... CLAIM_RUN_MAX
- * extents), never across a stripe, and a new run is claimed when half of the last
- * one is used up, so that a steady scan waits for the coordinator only at its
- * start.  What is claimed is opened in the same message: an extent that is homed
- * here and not opened (the coordinator's answer was lost, or the space was bound
- * to this node) is opened as if it were claimed.
+ * answers; then a first touch is a local affair.  Claims come in runs that
+ * double while a node keeps touching new memory in order (1, 2, 4 ...
+ * CLAIM_RUN_MAX extents), never across a stripe, and a new run is claimed when
+ * half of the last one is used up, so that a steady scan waits for the
+ * coordinator only at its start.  What is claimed is opened in the same
+ * message: an extent that is homed here and not opened (the coordinator's
+ * answer was lost, or the space was bound to this node) is opened as if it were
+ * claimed.
  *
  *	homed here and opened    asked for       unknown
  *	|------------------------|---------------|-------

@@ -10,7 +10,7 @@
 
 #include "base/base.h"
 
-/* --- cutting: the same on every node, for every client ------------------- */
+/* --- cutting: the same on every node, for every client ----------------- */
 
 struct cut {
 	uint64_t pages;   /* of the space, > 0 */
@@ -42,7 +42,7 @@ static inline uint8_t cut_shard(uint32_t s, uint8_t shards)
 	return (uint8_t)(s % shards);
 }
 
-/* --- extents ------------------------------------------------------------- */
+/* --- extents ----------------------------------------------------------- */
 
 /* What this node knows of an extent.  All zeros: nothing. */
 struct extent {
@@ -82,15 +82,15 @@ enum place_answer {
 
 /*
  * Whose is `extent`, which a client of this node touches?  Fills *claim with
- * what to ask the coordinator (also ahead of need, with PLACE_HERE), each extent
- * once; the caller sends it and later calls place_told().
+ * what to ask the coordinator (also ahead of need, with PLACE_HERE), each
+ * extent once; the caller sends it and later calls place_told().
  */
 enum place_answer place_touch(struct place *p, uint32_t extent, node_id *home,
                               struct place_claim *claim);
 
 /*
- * Whose is `extent`, for which a peer asks us?  As place_touch(), but nothing is
- * claimed; what we do not know we ask for [B7].
+ * Whose is `extent`, for which a peer asks us?  As place_touch(), but nothing
+ * is claimed; what we do not know we ask for [B7].
  */
 enum place_answer place_asked(struct place *p, uint32_t extent, node_id *home,
                               struct place_claim *claim);
