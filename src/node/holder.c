@@ -84,8 +84,8 @@ void holder_defer_due(struct loop_timer *t)
 		struct defer d = defer_pop(s);
 		struct page_entry *p;
 
-		if (d.space->space == NULL)
-			continue; /* the space was dropped */
+		if (d.space->space == NULL || !peer_alive(s, d.home))
+			continue; /* the space was dropped, the home died */
 		p = &d.space->space->pages[d.m.page];
 		(void)holder_recall(s, d.home, &d.m,
 		                    (p->flags & PAGE_F_RECALLED) != 0);
@@ -509,6 +509,20 @@ int holder_discarded(struct shard *s, struct sspace *sp, const struct msg *m)
 
 /* --- a home that died -------------------------------------------------- */
 
+void holder_unreachable_page(struct shard *s, struct sspace *sp, gpn_t page)
+{
+	struct page_event ev = { .kind = PAGE_UNREACHABLE };
+	struct page_actions out;
+
+	(void)page_handle(&sp->space->pages[page], &ev, &out);
+	for (uint32_t i = 0; i < out.n; i++) {
+		if (out.v[i].kind == PAGE_PUNCH)
+			(void)space_mem_punch(&sp->space->mem, page, 1);
+		else
+			install_poison(s, sp, page);
+	}
+}
+
 /* What we asked it for will never come, and nobody else knows the page. */
 static void unreachable_extent(struct shard *s, struct sspace *sp,
                                uint32_t extent)
@@ -517,15 +531,10 @@ static void unreachable_extent(struct shard *s, struct sspace *sp,
 	gpn_t end = min_u64(first + EXTENT_PAGES, sp->space->cut.pages);
 
 	for (gpn_t at = first; at < end; at++) {
-		struct page_event ev = { .kind = PAGE_UNREACHABLE };
-		struct page_entry *p = &sp->space->pages[at];
-		struct page_actions out;
+		const struct page_entry *p = &sp->space->pages[at];
 
-		if (!page_asked(p))
-			continue;
-		(void)page_handle(p, &ev, &out);
-		if (out.n > 0)
-			install_poison(s, sp, at);
+		if (page_asked(p) || (p->flags & PAGE_F_RECALLED) != 0)
+			holder_unreachable_page(s, sp, at);
 	}
 }
 

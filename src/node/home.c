@@ -328,8 +328,7 @@ int home_answer(struct shard *s, node_id from, const struct msg *m,
 		if (t.page >= sp->space->cut.pages)
 			return -EPROTO;
 		p = &sp->space->pages[t.page];
-		ev.may_keep = from != s->node->id && p->state == PAGE_I &&
-		              !page_asked(p) &&
+		ev.may_keep = from != s->node->id && page_may_keep(p) &&
 		              atomic_load_explicit(&s->node->room,
 		                                   memory_order_relaxed);
 		if (dir_handle(s->dir, &sp->space->dir[t.page], &ev, &out) < 0)

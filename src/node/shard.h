@@ -286,6 +286,8 @@ void holder_keep(struct shard *s, struct sspace *sp, gpn_t page,
 void holder_forget(struct shard *s, uint64_t number);
 void holder_defer_due(struct loop_timer *t);
 void holder_unreachable(struct shard *s, node_id home);
+/* The same for one page. */
+void holder_unreachable_page(struct shard *s, struct sspace *sp, gpn_t page);
 bool holder_ready(struct shard *s, const struct page_entry *p);
 int holder_discarded(struct shard *s, struct sspace *sp, const struct msg *m);
 

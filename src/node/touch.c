@@ -217,17 +217,13 @@ static bool home_of(struct shard *s, uint32_t i, node_id *home,
 		return false;
 	}
 	if (!peer_alive(s, *home)) {
-		struct page_event ev = { .kind = PAGE_UNREACHABLE };
-		struct page_actions out;
-
 		/* A member that we have not heard of yet will come; a dead one
 		 * took the page along. */
 		if (s->member[*home].state != MEMBER_DEAD) {
 			park_later(s, i);
 			return false;
 		}
-		(void)page_handle(&sp->space->pages[p->page], &ev, &out);
-		install_poison(s, sp, p->page);
+		holder_unreachable_page(s, sp, p->page);
 		return false;
 	}
 	*credits = peer_credits(s, sp, *home, p->page, &wait);
