@@ -96,13 +96,17 @@ static void show_health(struct coord *c, struct request *rq, const char *name)
 
 static void show_cluster(struct coord *c, struct request *rq, const char *name)
 {
+	struct text t = { 0 };
+
 	(void)name;
-	request_answer(rq, 200, render_cluster(c));
+	render_cluster(&t, c);
+	request_answer_text(rq, 200, text_take(&t));
 }
 
 static void make_cluster(struct coord *c, struct request *rq, const char *none)
 {
 	struct errmsg em = { "" };
+	struct text t = { 0 };
 	uint64_t lease_ms;
 	const char *name;
 	struct body b;
@@ -131,7 +135,8 @@ static void make_cluster(struct coord *c, struct request *rq, const char *none)
 		if (api_store_ok(c, rq, r, &em)) {
 			log_info("made a cluster", "name=%s lease_ms=%llu",
 			         name, (unsigned long long)lease_ms);
-			request_created(rq, "/v1/cluster", render_cluster(c));
+			render_cluster(&t, c);
+			request_created(rq, "/v1/cluster", text_take(&t));
 		}
 	}
 	body_free(&b);

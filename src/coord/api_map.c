@@ -8,7 +8,6 @@
 #include <string.h>
 
 #include "coord/api.h"
-#include "coord/render.h"
 
 #define MAP_EXTENTS_DEFAULT 256u
 #define MAP_EXTENTS_MAX     1024u
@@ -21,6 +20,12 @@ struct mapping {
 	node_id silent; /* a home that did not answer */
 	json_t *said[]; /* n: what the home says of it, or NULL */
 };
+
+/* The id, or null for nobody and for a home that is lost. */
+static json_t *render_home(node_id home)
+{
+	return home < HOME_LOST ? json_integer(home) : json_null();
+}
 
 /* --- the map ------------------------------------------------------------- */
 

@@ -14,16 +14,22 @@
 
 void api_nodes_list(struct coord *c, struct request *rq, const char *name)
 {
+	struct text t = { 0 };
+
 	(void)name;
-	request_answer(rq, 200, render_nodes(c));
+	render_nodes(&t, c);
+	request_answer_text(rq, 200, text_take(&t));
 }
 
 void api_node_show(struct coord *c, struct request *rq, const char *name)
 {
 	struct node *n = api_node(c, rq, name);
+	struct text t = { 0 };
 
-	if (n)
-		request_answer(rq, 200, render_node(c, n));
+	if (!n)
+		return;
+	render_node(&t, c, n);
+	request_answer_text(rq, 200, text_take(&t));
 }
 
 /* --- registering --------------------------------------------------------- */

@@ -23,16 +23,22 @@
 
 void api_spaces_list(struct coord *c, struct request *rq, const char *name)
 {
+	struct text t = { 0 };
+
 	(void)name;
-	request_answer(rq, 200, render_spaces(c));
+	render_spaces(&t, c);
+	request_answer_text(rq, 200, text_take(&t));
 }
 
 void api_space_show(struct coord *c, struct request *rq, const char *name)
 {
 	struct space *sp = api_space(c, rq, name);
+	struct text t = { 0 };
 
-	if (sp)
-		request_answer(rq, 200, render_space(c, sp));
+	if (!sp)
+		return;
+	render_space(&t, c, sp);
+	request_answer_text(rq, 200, text_take(&t));
 }
 
 /* --- bind ---------------------------------------------------------------- */
@@ -235,15 +241,23 @@ static void made_answer(struct round *r, const struct node *n,
 	(void)doc;
 }
 
+static void answer_made(struct coord *c, struct request *rq,
+                        const struct space *sp)
+{
+	char location[96] = "/v1/spaces/";
+	struct text t = { 0 };
+
+	render_space(&t, c, sp);
+	strcat(location, sp->name);
+	request_created(rq, location, text_take(&t));
+}
+
 static void made_done(struct round *r)
 {
 	struct making *mk = container_of(r, struct making, round);
-	struct coord *c = r->coord;
-	char location[96] = "/v1/spaces/";
 
 	mk->space->state = SPACE_READY;
-	strcat(location, mk->space->name);
-	request_created(mk->rq, location, render_space(c, mk->space));
+	answer_made(r->coord, mk->rq, mk->space);
 	free(mk);
 }
 
@@ -256,7 +270,7 @@ static void tell_nodes(struct coord *c, struct request *rq, struct space *sp)
 		/* It is made; port_spaces() tells it to the nodes. */
 		free(mk);
 		json_decref(doc);
-		request_answer(rq, 201, render_space(c, sp));
+		answer_made(c, rq, sp);
 		return;
 	}
 	*mk = (struct making){ .rq = rq, .space = sp };

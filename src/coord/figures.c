@@ -6,6 +6,8 @@
 #include <jansson.h>
 #include <string.h>
 
+#include "coord/text.h"
+
 /* Spaces that one document may name; as many as a cluster has at most. */
 #define SPACES_IN_DOC_MAX 4096u
 
@@ -33,30 +35,33 @@ static uint64_t number(const json_t *from, const char *key, bool *ok)
 	return (uint64_t)json_integer_value(v);
 }
 
+/*
+ * The list is kept as it will be shown: 64 nodes have 4,096 of these, and GET
+ * /cluster has 5 ms for all of its work.
+ */
 static int read_peers(struct figures *f, const json_t *list)
 {
 	size_t n = json_array_size(list);
-	bool ok = true;
+	struct text t = { 0 };
+	bool ok = n <= NODES_MAX;
 
-	if (n > NODES_MAX)
-		return -EPROTO;
-	if (n == 0)
-		return 0;
-	f->peers = calloc(n, sizeof(f->peers[0]));
-	if (!f->peers)
-		return -ENOMEM;
-	for (size_t i = 0; i < n; i++) {
+	text_add(&t, "[");
+	for (size_t i = 0; i < n && ok; i++) {
 		const json_t *v = json_array_get(list, i);
 		uint64_t id = number(v, "id", &ok);
 
-		if (!ok || !json_is_object(v) || id >= NODES_MAX)
-			return -EPROTO;
-		f->peers[i].id = (node_id)id;
-		f->peers[i].connected =
-			json_is_true(json_object_get(v, "connected"));
+		ok = ok && json_is_object(v) && id < NODES_MAX;
+		text_comma(&t);
+		text_add(&t, "{\"id\":%u,\"connected\":%s}", (unsigned)id,
+		         json_is_true(json_object_get(v, "connected")) ?
+		                 "true" :
+		                 "false");
 	}
-	f->n_peers = n;
-	return 0;
+	text_add(&t, "]");
+	f->peers = text_take(&t);
+	if (!ok)
+		return -EPROTO;
+	return f->peers ? 0 : -ENOMEM;
 }
 
 static int read_spaces(struct figures *f, const json_t *list)

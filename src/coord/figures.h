@@ -9,11 +9,6 @@
 
 #include "base/base.h"
 
-struct peer_figure {
-	node_id id;
-	bool connected;
-};
-
 struct space_figure {
 	space_id id;
 	uint64_t clients;
@@ -30,8 +25,7 @@ struct figures {
 	} faults;
 	uint64_t wakeups, threads, clients;
 	char metrics_url[128]; /* "": none */
-	struct peer_figure *peers;
-	size_t n_peers; /* at most NODES_MAX */
+	char *peers; /* [{"id","connected"}...] as HTTP shows it; NULL: none */
 	struct space_figure *spaces;
 	size_t n_spaces;
 };

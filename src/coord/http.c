@@ -142,12 +142,21 @@ void request_answer(struct request *rq, int status, json_t *doc)
 	give_back(pending_of(rq));
 }
 
-void request_created(struct request *rq, const char *location, json_t *doc)
+void request_answer_text(struct request *rq, int status, char *text)
+{
+	struct pending *p = pending_of(rq);
+
+	p->status = text ? status : 503;
+	p->text = text;
+	give_back(p);
+}
+
+void request_created(struct request *rq, const char *location, char *text)
 {
 	struct pending *p = pending_of(rq);
 
 	snprintf(p->location, sizeof(p->location), "%s", location);
-	request_answer(rq, MHD_HTTP_CREATED, doc);
+	request_answer_text(rq, MHD_HTTP_CREATED, text);
 }
 
 void request_problem(struct request *rq, int status, const char *fmt, ...)

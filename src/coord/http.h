@@ -66,8 +66,10 @@ struct http *http_free(struct http *h);
  * Answer with `doc` (taken; NULL: no body).  The request is gone then.
  */
 void request_answer(struct request *rq, int status, json_t *doc);
-/* As that, with a Location header. */
-void request_created(struct request *rq, const char *location, json_t *doc);
+/* The same, of a document that is text already (taken; NULL: no memory, 503). */
+void request_answer_text(struct request *rq, int status, char *text);
+/* 201, with a Location header. */
+void request_created(struct request *rq, const char *location, char *text);
 /*
  * Answer with application/problem+json: what, why, what to do, as one or more
  * sentences.  The title follows from the status.

@@ -128,6 +128,7 @@ static void say_hello(struct coord *c, struct link *l, const struct hello *to,
 		.version_max = WIRE_VERSION,
 		.node = NODE_NONE,
 		.to_node = to->node,
+		.refusal = refusal,
 		.to_incarnation = to->incarnation,
 	};
 	struct wire_hello wire;
@@ -137,7 +138,6 @@ static void say_hello(struct coord *c, struct link *l, const struct hello *to,
 	link_send(l,
 	          &(struct msg){ .type = MSG_HELLO,
 	                         .epoch = c->members.epoch,
-	                         .arg = refusal,
 	                         .payload_bytes = sizeof(wire) },
 	          &wire);
 }
@@ -167,8 +167,7 @@ static const char *not_welcome(struct coord *c, const struct hello *h,
 	return NULL;
 }
 
-static void hello(struct coord *c, struct link *l, const struct msg *m,
-                  const void *payload)
+static void hello(struct coord *c, struct link *l, const void *payload)
 {
 	struct hello ours = { .version_min = WIRE_VERSION,
 		              .version_max = WIRE_VERSION };
@@ -178,7 +177,7 @@ static void hello(struct coord *c, struct link *l, const struct msg *m,
 	const char *why;
 	int status;
 
-	if (m->arg != HELLO_WELCOME || hello_decode(payload, &h) < 0 ||
+	if (hello_decode(payload, &h) < 0 || h.refusal != HELLO_WELCOME ||
 	    h.node == NODE_NONE || h.to_node != NODE_NONE) {
 		link_drop(l, "its hello is out of range");
 		return;
@@ -322,7 +321,7 @@ static void message(struct link *l, const struct msg *m, const void *payload,
 
 	/* What a node may say is few enough for a list, not a table. */
 	if (m->type == MSG_HELLO)
-		hello(c, l, m, payload);
+		hello(c, l, payload);
 	else if (!l->node)
 		link_drop(l, "it went on after it was turned away");
 	else if (m->flags & MSG_F_TRACE)
