@@ -7,17 +7,23 @@
  * it claims it from the coordinator, which records the claim durably before it
  * answers; then a first touch is a local affair.  Claims come in runs that
  * double while a node keeps touching new memory in order (1, 2, 4 ...
- * CLAIM_RUN_MAX extents), never across a stripe, and a new run is claimed when
- * half of the last one is used up, so that a steady scan waits for the
- * coordinator only at its start.  What is claimed is opened in the same
- * message: an extent that is homed here and not opened (the coordinator's
- * answer was lost, or the space was bound to this node) is opened as if it were
- * claimed.
+ * CLAIM_RUN_MAX extents), and the next run is claimed when half of what is open
+ * is used up, so that a steady scan waits for the coordinator only at its start.
  *
- *	homed here and opened    asked for       unknown
- *	|------------------------|---------------|-------
- *	            ^ touched: within half a run of the end of what is open
- *	              -> claim and open the next run
+ * A claim opens the first half of its run: claimed but not opened means zeros,
+ * whoever died [C3], so no more is opened than a scan is about to touch.
+ *
+ *	opened                claimed       unknown
+ *	|--------------------|-------------|-------
+ *	          ^ touched: half of what the last claim opened is used up
+ *	            -> open on, and claim beyond
+ *
+ * A scan through pages of another node goes the same way, for it has to learn
+ * whose they are.
+ *
+ * Each stripe has a claimant of its own, for a stripe is one shard's.  Where one
+ * shard has them all, a run goes on into the next stripes, whose claimants take
+ * over from the one before.
  */
 
 #include "core/place.h"
@@ -67,12 +73,34 @@ gpn_t cut_stripe_end(const struct cut *c, uint32_t s)
 	return min_u64(cut_stripe_first(c, s + 1), c->pages);
 }
 
-/* Ask for [first, first + n), less what was asked or told already. */
-static void claim_run(struct place *p, uint32_t first, uint32_t n,
-                      uint32_t n_open, struct place_claim *claim)
+/* Where a run that begins at `extent` has to end. */
+static uint32_t run_end(const struct place *p, uint32_t extent)
 {
-	uint32_t end =
-		cut_stripe_extent(&p->cut, cut_stripe_of(&p->cut, first) + 1);
+	if (p->whole)
+		return p->cut.extents;
+	return cut_stripe_extent(&p->cut, cut_stripe_of(&p->cut, extent) + 1);
+}
+
+/* The claimant that watches `extent`, as its predecessor left off. */
+static struct claimant *claimant_of(struct place *p, uint32_t extent)
+{
+	uint32_t s = cut_stripe_of(&p->cut, extent);
+	struct claimant *c = &p->stripe[s];
+
+	if (p->whole && s > 0 && c->run == 0 && c[-1].run > 0 &&
+	    c[-1].next >= cut_stripe_extent(&p->cut, s))
+		*c = c[-1];
+	return c;
+}
+
+/*
+ * Ask for [first, first + n), less what was asked or told already, and to open
+ * the first half.  The claimant goes on behind what will be open.
+ */
+static void claim_run(struct place *p, struct claimant *c, uint32_t first,
+                      uint32_t n, struct place_claim *claim)
+{
+	uint32_t end = run_end(p, first), n_open = (n + 1) / 2;
 
 	if (n > end - first)
 		n = end - first;
@@ -95,50 +123,40 @@ static void claim_run(struct place *p, uint32_t first, uint32_t n,
 	claim->n = n;
 	claim->n_open = n_open < n ? n_open : n;
 	claim->ask = false;
+	c->next = first + claim->n_open;
 }
 
-/* An extent of ours is touched: is it time for the next run? */
+/* A scan has come to `extent`: is it time for the next run? */
 static void claim_ahead(struct place *p, struct claimant *c, uint32_t extent,
                         struct place_claim *claim)
 {
-	uint32_t end =
-		cut_stripe_extent(&p->cut, cut_stripe_of(&p->cut, extent) + 1);
-	uint32_t run = c->run * 2;
-
-	/* Only a scan that works through its last run gets more. */
+	/* Only a scan that works through what its last run opened gets more;
+	 * that was half of the run. */
 	if (c->run == 0 || extent >= c->next ||
-	    c->next - extent > (c->run + 1) / 2 || c->next >= end)
+	    c->next - extent > (c->run + 3) / 4 ||
+	    c->next >= run_end(p, extent))
 		return;
-	if (run > CLAIM_RUN_MAX)
-		run = CLAIM_RUN_MAX;
-	claim_run(p, c->next, run, run, claim);
-	if (claim->n > 0) {
-		c->next += claim->n;
-		c->run = run;
-	}
+	c->run = (uint32_t)min_u64(c->run * 2, CLAIM_RUN_MAX);
+	claim_run(p, c, c->next, c->run, claim);
 }
 
 enum place_answer place_touch(struct place *p, uint32_t extent, node_id *home,
                               struct place_claim *claim)
 {
 	struct extent *e = &p->extent[extent];
-	struct claimant *c = &p->stripe[cut_stripe_of(&p->cut, extent)];
+	struct claimant *c = claimant_of(p, extent);
 
 	claim->n = 0;
-	if (e->home == p->self + 1u && e->opened != 0) {
+	if (e->home != 0 && (e->home != p->self + 1u || e->opened != 0)) {
 		claim_ahead(p, c, extent, claim);
-		return PLACE_HERE;
-	}
-	if (e->home != 0 && e->home != p->self + 1u) {
 		*home = (node_id)(e->home - 1);
-		return PLACE_THERE;
+		return e->home == p->self + 1u ? PLACE_HERE : PLACE_THERE;
 	}
 	if (e->asked == 0) {
 		c->run = extent == c->next && c->run > 0 ?
 		                 (uint32_t)min_u64(c->run * 2, CLAIM_RUN_MAX) :
 		                 1;
-		claim_run(p, extent, c->run, c->run, claim);
-		c->next = extent + claim->n;
+		claim_run(p, c, extent, c->run, claim);
 	}
 	return PLACE_WAIT;
 }

@@ -57,7 +57,7 @@ static_assert(sizeof(struct extent) == 8, "one cache line holds eight");
 
 /* The claimant of one stripe: guesses how much will be touched next. */
 struct claimant {
-	uint32_t next; /* extent behind the last claim */
+	uint32_t next; /* extent behind what the last claim opened */
 	uint32_t run;  /* extents to claim at once, doubling */
 };
 
@@ -66,6 +66,7 @@ struct place {
 	node_id self;
 	struct extent *extent;   /* cut.extents of them */
 	struct claimant *stripe; /* cut.stripes of them */
+	bool whole; /* one shard has all stripes: claims may cross them */
 };
 
 struct place_claim {

@@ -71,7 +71,7 @@ static struct space *space_free(struct space *sp)
 }
 DEFINE_AUTO(struct space, space_free)
 
-static int space_new(const struct space_letter *l, node_id self,
+static int space_new(const struct space_letter *l, const struct node *n,
                      struct space **ret, struct errmsg *em)
 {
 	AUTO(space_free) struct space *sp = calloc(1, sizeof(*sp));
@@ -99,7 +99,8 @@ static int space_new(const struct space_letter *l, node_id self,
 		                  "no address space for space %s of %llu bytes",
 		                  l->name, (unsigned long long)l->bytes);
 	sp->place.cut = sp->cut;
-	sp->place.self = self;
+	sp->place.self = n->id;
+	sp->place.whole = n->cfg.shards == 1;
 	*ret = TAKE_PTR(sp);
 	return 0;
 }
@@ -169,7 +170,7 @@ static void space_add(struct control *c, struct space_letter *l)
 		link_space_answer(c->node->link, l);
 		return;
 	}
-	l->result = space_new(l, c->node->id, &sp, &em);
+	l->result = space_new(l, c->node, &sp, &em);
 	if (l->result < 0) {
 		log_err("cannot make a space", "space=%s why=\"%s\"", l->name,
 		        em.text);

@@ -403,8 +403,6 @@ static int on_message(void *arg, node_id peer, uint8_t shard,
 
 	shard_gate(s);
 	shard_now_us(s);
-	if (m->flags & MSG_F_TRACE)
-		at += WIRE_TRACE_BYTES;
 	for (unsigned i = 0; i < n; i++)
 		page[i] = at + (size_t)i * PAGE_BYTES;
 	r = dispatch(s, peer, shard, m, n > 0 ? page : NULL, true);

@@ -17,7 +17,7 @@
  *	                      as the *marker*: the touch that reaches it orders
  *	                      the next window, so that a scan does not stall.
  *	                      A scan that catches up with what is on its way
- *	                      gets more windows ahead, up to 8
+ *	                      gets another window ahead
  *	strides               two equal distances in a row: every n-th page
  *
  * Prefetch never spends the last credits of a session: a fault must not wait

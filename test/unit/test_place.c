@@ -194,7 +194,7 @@ static void a_scan_claims_runs_that_double_ahead_of_itself(void **state)
 		TOUCH(e, "here");
 	}
 	assert_int_equal(waits, 1);
-	assert_true(claims <= 7);
+	assert_true(claims <= 8);
 	assert_true(largest >= 16);
 }
 
@@ -208,6 +208,51 @@ static void a_claim_never_crosses_a_stripe(void **state)
 	granted();
 	TOUCH(1, "here");
 	TOUCH(2, "wait, claim 2+1 open 1");
+}
+
+static void a_claim_crosses_stripes_where_one_shard_has_all(void **state)
+{
+	uint32_t waits = 0, largest = 0;
+
+	(void)state;
+	start_with(256 * MIB); /* 2 extents a stripe */
+	place.whole = true;
+	for (uint32_t e = 0; e < place.cut.extents; e++) {
+		waits += touch(e)[0] == 'w';
+		if (claim.n > largest)
+			largest = claim.n;
+		granted();
+		(void)touch(e);
+		granted();
+		TOUCH(e, "here");
+	}
+	assert_int_equal(waits, 1);
+	assert_true(largest >= 16);
+}
+
+static void a_claim_opens_the_first_half_of_its_run(void **state)
+{
+	(void)state;
+	start_with(8192 * MIB);
+	TOUCH(0, "wait, claim 0+1 open 1");
+	granted();
+	TOUCH(0, "here, claim 1+2 open 1");
+	granted();
+	TOUCH(1, "here, claim 2+4 open 2");
+	granted();
+	TOUCH(4, "wait, claim 4+8 open 4"); /* claimed, and not open yet */
+}
+
+static void a_scan_of_anothers_pages_asks_ahead(void **state)
+{
+	(void)state;
+	start_with(8192 * MIB);
+	TOUCH(0, "wait, claim 0+1 open 1");
+	place_told(&place, 0, 7, true, 1);
+	TOUCH(0, "at 7, claim 1+2 open 1");
+	place_told(&place, 1, 7, true, 1);
+	place_told(&place, 2, 7, true, 1);
+	TOUCH(1, "at 7");
 }
 
 static void random_touches_claim_no_more_than_they_touch(void **state)
@@ -341,6 +386,10 @@ int main(void)
 		cmocka_unit_test(
 			a_scan_claims_runs_that_double_ahead_of_itself),
 		cmocka_unit_test(a_claim_never_crosses_a_stripe),
+		cmocka_unit_test(
+			a_claim_crosses_stripes_where_one_shard_has_all),
+		cmocka_unit_test(a_claim_opens_the_first_half_of_its_run),
+		cmocka_unit_test(a_scan_of_anothers_pages_asks_ahead),
 		cmocka_unit_test(random_touches_claim_no_more_than_they_touch),
 		cmocka_unit_test(a_claim_leaves_out_what_others_have),
 		cmocka_unit_test(a_claim_that_came_too_late_names_the_home),
