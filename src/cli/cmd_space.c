@@ -291,8 +291,14 @@ static int take_option(struct request *q, int opt)
 	q->for_create = true;
 	switch (opt) {
 	case 's':
-		return cli_size(&q->cli, "--size", optarg, PAGE_BYTES,
-		                SPACE_BYTES_MAX, &q->size_bytes);
+		if (cli_size(&q->cli, "--size", optarg, PAGE_BYTES,
+		             SPACE_BYTES_MAX, &q->size_bytes) != 0)
+			return CLI_USAGE;
+		if (q->size_bytes % PAGE_BYTES == 0)
+			return 0;
+		return cli_misused(&q->cli,
+		                   "--size: '%s' is no multiple of a page, 4K",
+		                   optarg);
 	case 'r':
 		return cli_number(&q->cli, "--replicas", optarg, 1,
 		                  REPLICAS_MAX, &q->replicas);

@@ -10,8 +10,8 @@
 #include "cli/space.h"
 #include "cli/witness.h"
 
-#define PATIENCE_MS    10000u /* for one page: it takes microseconds */
-#define DELETE_TRIES   100u   /* of 50 ms: nodes let go of clients in the end */
+#define PATIENCE_MS    5000u  /* for one page: it takes microseconds */
+#define DELETE_MS      10000u /* nodes let go of clients in the end */
 #define DELETE_REST_MS 50
 
 struct stand { /* one member and its witness */
@@ -48,22 +48,20 @@ static int make_space(struct validate *v, const char *name, struct errmsg *em)
 /* Returns 0, or the last refusal. */
 static int delete_space(struct validate *v, const char *name, struct errmsg *em)
 {
+	nsec_t end = cli_now() + DELETE_MS * NSEC_PER_MSEC;
 	char path[96];
-	int r = 0;
 
 	snprintf(path, sizeof(path), "/v1/spaces/%s", name);
-	for (unsigned i = 0; i < DELETE_TRIES; i++) {
+	for (;;) {
 		struct http_answer a;
-
-		r = http_ask(v->http, "DELETE", path, NULL, &a, em);
+		int r = http_ask(v->http, "DELETE", path, NULL, &a, em);
 		if (r >= 0)
 			json_decref(a.body);
 		/* 409: a node has not noticed yet that its client is gone. */
-		if (r != HTTP_REFUSED || a.status != 409)
-			break;
+		if (r != HTTP_REFUSED || a.status != 409 || cli_now() >= end)
+			return r;
 		(void)poll(NULL, 0, DELETE_REST_MS);
 	}
-	return r;
 }
 
 /* --- witnesses ----------------------------------------------------------- */

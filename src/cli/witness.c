@@ -159,9 +159,7 @@ enum witness_outcome witness_start(struct witness *w, const char *node_socket,
 	r = give(w, &o, patience_ms, &a, em);
 	if (r != WITNESS_OK)
 		witness_stop(w);
-	if (a.error == -EACCES || a.error == -ECONNREFUSED)
-		return WITNESS_BARRED;
-	return r;
+	return a.error == -EACCES ? WITNESS_BARRED : r;
 }
 
 static enum witness_outcome on_page(struct witness *w, enum verb verb,

@@ -26,8 +26,8 @@ struct witness {
 enum witness_outcome {
 	WITNESS_OK = 0,
 	WITNESS_FAILED, /* em says how; the witness may be gone */
-	WITNESS_BARRED, /* starting: this user may not use that node, or not
-	                   from here; em says why */
+	WITNESS_BARRED, /* starting: this user may not use that node; em says
+	                   why */
 };
 
 /*

@@ -85,6 +85,7 @@ WRONG = {
     "space": [[], ["make", "x"], ["create"], ["create", "x"],
               ["create", "x", "--size"], ["create", "x", "--size", "0"],
               ["create", "x", "--size", "4095"],
+              ["create", "x", "--size", "5000"],
               ["create", "x", "--size", "17T"],
               ["create", "X", "--size", "4K"],
               ["create", "x", "y", "--size", "4K"],

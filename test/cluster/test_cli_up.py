@@ -322,6 +322,22 @@ def test_a_node_that_died_is_seen(run_dir):
     assert run_dir.json("space", "list")["spaces"] == []
 
 
+def test_a_node_that_stands_still_fails_validate(run_dir):
+    # Its lease is long, so it is still a member when it is tried.
+    run_dir.run("up", "--memory", "64M", "--lease", "20000")
+    pid = run_dir.pids()["node-1"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        told = run_dir.json("validate", status=1)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    checks = {c["name"]: c for c in told["checks"]}
+    assert checks["lease-1"]["result"] == "ok"
+    assert checks["pages-1"]["result"] == "failed"
+    assert checks["pages-0"]["result"] == "failed"
+    assert checks["pages-0"]["value"] == 0 and checks["pages-0"]["limit"] == 1
+
+
 def test_a_coordinator_that_died_is_seen_and_nodes_are_stopped(run_dir):
     run_dir.run("up", "--memory", "64M")
     pids = run_dir.pids()
