@@ -66,17 +66,48 @@ static struct stream *stream_new(struct sstripe *st, gpn_t page, int32_t stride)
 }
 
 /*
- * How many pages, `stride` apart from `page` on, to ask for with it.  Moves the
- * stream on.
+ * A scan that comes from the stripe before goes on in this one, where this
+ * shard has both.
+ */
+static struct stream *stream_inherit(struct sstripe *st, gpn_t page)
+{
+	struct sstripe *before = st - 1;
+	struct stream *m;
+
+	if (st->index == 0 || before->uffd == NULL ||
+	    page != uffd_first(st->uffd))
+		return NULL;
+	m = stream_of(before, page);
+	if (m == NULL || m->next != page)
+		return NULL;
+	*stream_new(st, page, m->stride) = *m;
+	m->window = 0;
+	return stream_of(st, page);
+}
+
+/* The extent that `page` is in ends before this page. */
+static gpn_t extent_end(const struct sspace *sp, gpn_t page)
+{
+	return min_u64((page / EXTENT_PAGES + 1) * EXTENT_PAGES,
+	               sp->space->cut.pages);
+}
+
+/*
+ * How many pages, `stride` apart from `page` on, to ask for with it: never
+ * beyond its extent.  Moves the stream on.
  */
 static uint32_t stream_advance(struct sstripe *st, gpn_t page, bool local,
                                int32_t *stride)
 {
+	gpn_t left = extent_end(st->space, page) - page;
 	int64_t delta = (int64_t)(page - st->last);
 	struct stream *m = stream_of(st, page);
-	uint32_t fit;
+	uint32_t n;
 
+	if (m == NULL)
+		m = stream_inherit(st, page);
 	st->last = page;
+	*stride = 1;
 	if (m == NULL) {
 		bool repeats =
 			delta > 1 && delta <= STRIDE_MAX && delta == st->delta;
@@ -84,24 +115,21 @@ static uint32_t stream_advance(struct sstripe *st, gpn_t page, bool local,
 		st->delta = delta;
 		m = stream_new(st, page, repeats ? (int32_t)delta : 1);
 		m->used = ++st->clock;
-		*stride = m->stride;
 		if (!repeats)
 			return 1;
-	} else {
-		m->used = ++st->clock;
-		*stride = m->stride;
 	}
+	m->used = ++st->clock;
+	*stride = m->stride;
 	m->window = m->window < WINDOW_FIRST && !local ? WINDOW_FIRST :
 	            m->window * 2 > WINDOW_MAX         ? WINDOW_MAX :
 	                                                 m->window * 2;
-	fit = (RUN_PAGES - 1) / (uint32_t)m->stride + 1;
-	if (m->window > fit)
-		m->window = fit;
-	m->next = page + (gpn_t)m->window * (gpn_t)m->stride;
-	m->marker = !local && m->stride == 1 && m->window >= 8 ?
-	                    page + m->window * 3 / 4 :
-	                    GPN_NONE;
-	return m->window;
+	n = (uint32_t)min_u64(m->window,
+	                      (RUN_PAGES - 1) / (uint32_t)m->stride + 1);
+	n = (uint32_t)min_u64(n, (left - 1) / (uint32_t)m->stride + 1);
+	m->next = page + (gpn_t)n * (gpn_t)m->stride;
+	m->marker = !local && m->stride == 1 && n >= 8 ? page + n * 3 / 4 :
+	                                                 GPN_NONE;
+	return n;
 }
 
 /* The marker was reached: order the next windows. */
@@ -171,8 +199,7 @@ static bool want_ahead(struct sspace *sp, gpn_t page, bool write)
 static uint64_t go_along(struct sspace *sp, gpn_t page, uint32_t n,
                          int32_t stride, bool write)
 {
-	gpn_t end = min_u64(((page / EXTENT_PAGES) + 1) * EXTENT_PAGES,
-	                    sp->space->cut.pages);
+	gpn_t end = extent_end(sp, page);
 	uint64_t mask = 1;
 
 	for (uint32_t i = 1; i < n; i++) {
@@ -303,8 +330,7 @@ uint32_t touch_prefetch(struct shard *s, struct sspace *sp, gpn_t first,
                         uint32_t n, bool write)
 {
 	const struct cut *cut = &sp->space->cut;
-	gpn_t end = min_u64(((first / EXTENT_PAGES) + 1) * EXTENT_PAGES,
-	                    cut->pages);
+	gpn_t end = extent_end(sp, first);
 	const struct extent *x;
 	struct parking *wait;
 	uint64_t mask = 0;
