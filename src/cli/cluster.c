@@ -24,7 +24,7 @@ static int name_run_dir(const char *dir, char **ret, struct errmsg *em)
 		if (!here)
 			return errmsg_set(em, -errno,
 			                  "cannot name the current directory");
-		r = asprintf(ret, "%s/%s", here, dir);
+		r = asprintf(ret, "%s/%s", here[1] != '\0' ? here : "", dir);
 	} else if (geteuid() == 0) {
 		r = asprintf(ret, "/run/memspan");
 	} else if (runtime && runtime[0] == '/') {

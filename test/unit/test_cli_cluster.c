@@ -110,6 +110,9 @@ static void run_directories_become_absolute_and_short(void **state)
 	assert_int_equal(chdir("/tmp"), 0);
 	assert_int_equal(cluster_run_dir(&cli, ret, &em), 0);
 	assert_string_equal(ret, "/tmp/here");
+	assert_int_equal(chdir("/"), 0);
+	assert_int_equal(cluster_run_dir(&cli, ret, &em), 0);
+	assert_string_equal(ret, "/here");
 	assert_int_equal(chdir(here), 0);
 
 	memset(longest, 'a', sizeof(longest));
