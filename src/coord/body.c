@@ -166,7 +166,7 @@ static bool was_asked(const struct body *b, const char *key)
 	return false;
 }
 
-bool body_done(struct body *b)
+bool body_check(struct body *b)
 {
 	const char *key;
 	json_t *value;
@@ -175,7 +175,12 @@ bool body_done(struct body *b)
 		json_object_foreach(b->doc, key, value) if (!was_asked(b, key))
 			body_wrong(b, key, "is not a field of this request");
 	}
-	if (b->wrong[0] == '\0')
+	return b->wrong[0] == '\0';
+}
+
+bool body_done(struct body *b)
+{
+	if (body_check(b))
 		return true;
 	request_problem(b->rq, 400, "%s", b->wrong);
 	body_free(b);

@@ -47,9 +47,8 @@ const json_t *body_value(struct body *b, const char *key);
 void body_wrong(struct body *b, const char *key, const char *fmt, ...)
 	PRINTF_LIKE(3, 4);
 
-/*
- * Nothing else may be in it.  Returns true if all was well; else the request is
- * answered and the body freed.
- */
+/* Nothing else may be in it.  Returns true if all was well. */
+bool body_check(struct body *b);
+/* As that; else the request is answered, and the body freed. */
 bool body_done(struct body *b);
 void body_free(struct body *b);

@@ -346,6 +346,7 @@ int spaces_create(struct spaces *s, const struct space_request *rq,
 	int r;
 
 	assert(space_name_ok(rq->name) && rq->size_bytes <= SPACE_BYTES_MAX);
+	assert((rq->bind == BIND_NONE) == (rq->n_ranges == 0));
 	assert(rq->size_bytes > 0 && rq->size_bytes % PAGE_BYTES == 0);
 	if (s->n == SPACES_MAX || s->next_id == UINT32_MAX)
 		return errmsg_say(em, -ENOBUFS, "there are %u spaces already",
