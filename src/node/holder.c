@@ -425,7 +425,7 @@ static void recall_carry_out(struct shard *s, struct sspace *sp, node_id home,
 			                          NSEC_PER_USEC);
 			break;
 		default:
-			assert(!"an action that no recall has");
+			abort(); /* core/page: no recall has another action */
 		}
 	}
 }

@@ -126,6 +126,12 @@ static void say_doc(struct link *l, struct msg *m, json_t *doc)
 
 static void renew_due(struct loop_timer *t);
 
+/* A third of the lease; and figures must not be older than a second. */
+static nsec_t renew_every(const struct link *l)
+{
+	return min_u64(l->node->lease_ns / 3, NSEC_PER_SEC);
+}
+
 static void ask_renewal(struct link *l)
 {
 	struct msg m = { .type = MSG_LEASE };
@@ -588,7 +594,7 @@ static void renew_due(struct loop_timer *t)
 
 	timer_start(l->loop, t,
 	            loop_now(l->loop) +
-	                    (l->io.fd < 0 ? REDIAL_NS : l->node->lease_ns / 3));
+	                    (l->io.fd < 0 ? REDIAL_NS : renew_every(l)));
 	if (l->leaving)
 		return;
 	if (l->io.fd >= 0) {
@@ -604,8 +610,7 @@ static void renew_due(struct loop_timer *t)
 		log_info("the link to the coordinator is up again", "epoch=%u",
 		         l->epoch);
 		link_up(l);
-		timer_start(l->loop, t,
-		            loop_now(l->loop) + l->node->lease_ns / 3);
+		timer_start(l->loop, t, loop_now(l->loop) + renew_every(l));
 	}
 }
 
@@ -673,8 +678,7 @@ int link_start(struct link *l, struct errmsg *em)
 
 	loop_now_fresh(l->loop);
 	link_up(l);
-	timer_start(l->loop, &l->renew,
-	            loop_now(l->loop) + l->node->lease_ns / 3);
+	timer_start(l->loop, &l->renew, loop_now(l->loop) + renew_every(l));
 	r = pthread_create(&l->thread, NULL, link_main, l);
 	if (r != 0)
 		return errmsg_set(em, -r, "cannot start a thread");
