@@ -10,7 +10,7 @@
  * and gives them back when somebody faults.  In the end every counter must be
  * exact.
  *
- * Bounded by the number of takes, not by time.
+ * Bounded by the number of takes ($MEMSPAN_TEST_TAKES), not by time.
  */
 
 #include "uffd_fixture.h"
@@ -19,7 +19,6 @@
 
 #define HAMMERED 8u
 #define CLIENTS  2u
-#define TAKES    3000u
 
 /* Work of a client, by worker. */
 enum {
@@ -277,10 +276,18 @@ static void assert_exact(struct taker *t)
 	assert_int_equal(have, want);
 }
 
+static uint64_t takes_wanted(void)
+{
+	const char *text = getenv("MEMSPAN_TEST_TAKES");
+
+	return text != NULL ? strtoull(text, NULL, 10) : 3000;
+}
+
 static void no_write_is_lost_when_pages_are_taken(void **state)
 {
 	struct fixture *f = *state;
 	struct taker t = { .f = f, .random = 1 };
+	const uint64_t wanted = takes_wanted();
 
 	if (!f->markers && !f->features.minor_wp)
 		skip(); /* such a kernel is driven by markers alone */
@@ -298,7 +305,7 @@ static void no_write_is_lost_when_pages_are_taken(void **state)
 	attach(f, 1, 0);
 
 	start_hammering(f);
-	while (t.takes < TAKES) {
+	while (t.takes < wanted) {
 		serve(&t);
 		take_one(&t);
 	}
