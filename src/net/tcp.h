@@ -3,7 +3,7 @@
  * TCP transport: what its files share.  Not for anybody else: the contract is
  * net/transport.h.
  *
- *	tcp.c        the transport and its table of sessions; timers; end of turn
+ *	tcp.c        the transport, its table of sessions, timers, end of turn
  *	tcp_accept.c listening, and connections that have not said hello
  *	tcp_conn.c   a session's connection: dial, hello, resume, drop, break
  *	tcp_tx.c     sending: ring, acknowledgements
@@ -28,8 +28,9 @@
  *	HELLO    ours is said, the peer's awaited (only who dials)
  *	UP       messages flow
  *
- * and `over`: 0, or the reason why it ended for good.  An ended session stays in
- * the table, so that hellos of its incarnation are refused, until tp_forget().
+ * and `over`: 0, or the reason why it ended for good.  An ended session stays
+ * in the table, so that hellos of its incarnation are refused, until
+ * tp_forget().
  * A session is freed at the end of a turn, so a handler may forget even the one
  * it is called for; every caller of a handler looks at `over` or `state` behind
  * it.
@@ -106,7 +107,7 @@ struct tcp_session {
 	bool ack_now;              /* it asked (PING) */
 	bool delivering;           /* a handler may be running */
 
-	/* Waiting for company: bytes of lazy messages, or an acknowledgement. */
+	/* Waiting for company: lazy messages, or an acknowledgement. */
 	bool owing;
 	bool owing_listed; /* in tp->owing, perhaps from before */
 	nsec_t owing_since;
@@ -175,7 +176,7 @@ void tcp_accept_done(struct transport *tp);
  * is no such session.
  */
 void tcp_welcome(struct transport *tp, int fd, const struct hello *h);
-/* The hello that answers ours.  Returns 0, or -errno: the connection is gone. */
+/* The hello that answers ours.  Returns 0, or -errno: connection gone. */
 int tcp_answered(struct tcp_session *s, const struct hello *h);
 /* The connection is lost; the session goes on.  Calls down(). */
 void tcp_drop(struct tcp_session *s, int why);

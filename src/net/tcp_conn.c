@@ -122,7 +122,7 @@ static void say_refusal(const struct tcp_session *s, int fd,
 	(void)send(fd, bytes, sizeof(bytes), MSG_NOSIGNAL);
 }
 
-/* Does it speak to this incarnation of this node, this shard, in our cluster? */
+/* Does it speak to this incarnation of this node, and to this shard? */
 static bool meant_for_us(const struct transport *tp, const struct hello *h)
 {
 	return memcmp(h->cluster, tp->cfg.cluster, sizeof(h->cluster)) == 0 &&

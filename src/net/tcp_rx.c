@@ -4,9 +4,9 @@
  *
  * A message is handed over where it lies: the buffer is mapped twice, so it is
  * contiguous wherever it begins, and nothing is ever moved.  An empty buffer
- * starts over at 0, where it is warm in the cache; then one recv() mostly brings
- * all there is, and if it brought less than there was room for, a second one
- * would only hear EAGAIN: the loop is level-triggered and calls again.
+ * starts over at 0, where it is warm in the cache; then one recv() mostly
+ * brings all there is, and if it brought less than there was room for, a second
+ * one would only hear EAGAIN: the loop is level-triggered and calls again.
  */
 
 #include <errno.h>

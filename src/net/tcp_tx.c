@@ -4,10 +4,10 @@
  * socket, acknowledgements out of it.  The picture is in tcp.h.
  *
  * Acknowledging costs nothing while messages flow: the newest header of a flush
- * is stamped with what has been applied by then, which includes the request that
- * the turn has just answered.  Only an end that has nothing to say sends a bare
- * ACKED, and only when nothing of the ring waits to be sent, as it must not cut
- * a message in two.
+ * is stamped with what has been applied by then, which includes the request
+ * that the turn has just answered.  Only an end that has nothing to say sends a
+ * bare ACKED, and only when nothing of the ring waits to be sent, as it must
+ * not cut a message in two.
  */
 
 #include <errno.h>

@@ -19,16 +19,17 @@
  *              connection breaks, until tp_forget() ends the session.
  *   applied    A message is applied when the message() handler has returned;
  *              only then is it acknowledged.  acked() tells the sender.
- *   credits    Requests spend popcount(mask) page credits and RECALLs one recall
- *              credit of the session; TP_FULL when there are none.  Answers
- *              and acks give them back and never meet TP_FULL: their room in
- *              the ring was reserved when the request was taken [B1].
+ *   credits    Requests spend popcount(mask) page credits and RECALLs one
+ *              recall credit of the session; TP_FULL when there are none.
+ *              Answers and acks give them back and never meet TP_FULL: their
+ *              room in the ring was reserved when the request was taken [B1].
+ *              A credit is back when the answer's handler has returned.
  *   bounded    The ring of a session has a fixed size, allocated when the peer
  *              becomes known; nothing grows with traffic.
  *   reading    It never stops reading because it cannot write.
  *   prompt     No call blocks or calls back into the caller.  Handlers run only
- *              from the loop.  tp_send() gathers; the bytes go out at the end of
- *              the loop's turn, in one send() per peer.
+ *              from the loop.  tp_send() gathers; the bytes go out at the end
+ *              of the loop's turn, in one send() per peer.
  *
  * What it expects
  *

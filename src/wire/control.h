@@ -9,12 +9,12 @@
  *	HELLO (node, incarnation, shards)->
  *	                                  <-HELLO (node = NODE_NONE, cluster)
  *	                                  <-MEMBERS (whenever the epoch grows)
- *	                                  <-SPACE_ADD (each space, then new ones)
+ *	                                  <-SPACE_ADD (each, then new ones)
  *	SPACE_ADD+REPLY ------------------>
  *	LEASE (JSON counters) ------------>   every third of the lease
  *	                                  <-LEASE+REPLY (arg: lease in ns)
  *	CLAIM ---------------------------->   (space, page; arg: claim_arg())
- *	                                  <-CLAIM+REPLY (same page and arg; records)
+ *	                                  <-CLAIM+REPLY (page, arg; records)
  *	                                  <-QUERY (arg: number of the question)
  *	QUERY+REPLY ---------------------->   (same arg)
  *	LEAVE ---------------------------->   SIGTERM

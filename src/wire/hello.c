@@ -3,8 +3,8 @@
  * The hello: who speaks, to whom, in which versions, and what was applied.
  *
  * Its layout is the same in every version, for it is where the version is
- * settled.  Feature bits that the reader does not know are no error: in force is
- * what both ends have.
+ * settled.  Feature bits that the reader does not know are no error: in force
+ * is what both ends have.
  */
 
 #include <errno.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One transport, and a peer made by hand: a socket over which the test says what
- * no correct node would.
+ * One transport, and a peer made by hand: a socket over which the test says
+ * what no correct node would.
  *
  * The transport is node 5, incarnation 50, shard 0 of 2.  The peer by hand is
  * node 9, incarnation 90, shard 1 (it dials), unless a test says otherwise.

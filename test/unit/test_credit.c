@@ -170,7 +170,7 @@ static void end_acked(struct end *e, uint64_t upto)
 	}
 }
 
-/* Apply the next message of `from`: both ends keep the rules, so it is legal. */
+/* Apply the next message of `from`: both keep the rules, so it is legal. */
 static void end_receive(struct end *to, struct end *from)
 {
 	const struct msg *m = &from->queue[to->applied % QUEUE];

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Headers: the examples of docs/protocol.md, byte for byte, and what is refused.
+ * Headers: the examples of docs/protocol.md byte for byte, and what is refused.
  *
  * The examples are the golden bytes.  Each ```hex block begins with the message
- * in words; the bytes follow.  Here the words are encoded and the bytes decoded,
- * and both must agree, so neither the document nor the code can drift alone.
+ * in words; the bytes follow.  Here the words are encoded and the bytes
+ * decoded, and both must agree, so neither document nor code can drift alone.
  */
 
 #include <errno.h>
