@@ -112,6 +112,14 @@ enum tp_sent credit_send(struct credit *c, const struct msg *m)
 	return TP_DOWN;
 }
 
+uint32_t credit_pages(struct credit *c)
+{
+	if (lacks(c, c->pages_asked, 1, TP_PAGE_CREDITS, LACK_PAGES) ||
+	    lacks(c, c->requests, 1, CREDIT_REQUESTS_MAX, LACK_REQUEST_ROOM))
+		return 0;
+	return TP_PAGE_CREDITS - c->pages_asked;
+}
+
 void credit_acked(struct credit *c, const struct msg *m)
 {
 	switch (msg_class(m->type)) {

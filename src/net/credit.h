@@ -62,6 +62,9 @@ struct credit { /* all zero at the start of a session */
  */
 enum tp_sent credit_send(struct credit *c, const struct msg *m);
 
+/* How many pages a request may name now.  0 counts as TP_FULL. */
+uint32_t credit_pages(struct credit *c);
+
 /* `m`, sent earlier, was acknowledged. */
 void credit_acked(struct credit *c, const struct msg *m);
 
@@ -75,7 +78,7 @@ int credit_arrived(struct credit *c, const struct msg *m);
 void credit_applied(struct credit *c, const struct msg *m);
 
 /*
- * Has some of what credit_send() lacked come back?  Says so once: then ready()
- * is due.
+ * Has some of what credit_send() or credit_pages() lacked come back?  Says so
+ * once: then ready() is due.
  */
 bool credit_back(struct credit *c);

@@ -261,14 +261,11 @@ bool tp_connected(const struct transport *tp, node_id peer, uint8_t shard)
 	return s && s->state == TCP_UP;
 }
 
-unsigned tp_page_credits(const struct transport *tp, node_id peer,
-                         uint8_t shard)
+unsigned tp_page_credits(struct transport *tp, node_id peer, uint8_t shard)
 {
-	const struct tcp_session *s = tcp_find(tp, peer, shard);
+	struct tcp_session *s = tcp_find(tp, peer, shard);
 
-	if (!s || s->over || s->credit.requests == CREDIT_REQUESTS_MAX)
-		return 0;
-	return TP_PAGE_CREDITS - s->credit.pages_asked;
+	return !s || s->over ? 0 : credit_pages(&s->credit);
 }
 
 void tp_set_epoch(struct transport *tp, uint32_t epoch)

@@ -165,9 +165,11 @@ enum tp_sent tp_send(struct transport *tp, node_id peer, uint8_t shard,
                      const struct msg *m, const struct iovec *iov, int n_iov,
                      unsigned flags, uint64_t *ret_seq);
 
-/* Page credits left of a session: how many pages a GET may name now. */
-unsigned tp_page_credits(const struct transport *tp, node_id peer,
-                         uint8_t shard);
+/*
+ * Page credits left of a session: how many pages a GET may name now.  After 0
+ * ready() will come, as after TP_FULL.
+ */
+unsigned tp_page_credits(struct transport *tp, node_id peer, uint8_t shard);
 
 /* The epoch that goes into headers. */
 void tp_set_epoch(struct transport *tp, uint32_t epoch);

@@ -51,6 +51,26 @@ static void requests_spend_and_answers_give_back(void **state)
 	assert_int_equal(credit_send(&c, &get1), TP_FULL);
 }
 
+static void who_asks_and_hears_of_none_is_told_of_the_next(void **state)
+{
+	struct msg get64 = message(MSG_GET_S, 64);
+	struct credit c = { 0 };
+
+	(void)state;
+	for (unsigned i = 0; i < TP_PAGE_CREDITS / 64; i++)
+		assert_int_equal(credit_send(&c, &get64), TP_QUEUED);
+	assert_int_equal(credit_arrived(&c, &again1), 0);
+	credit_applied(&c, &again1);
+	assert_false(credit_back(&c)); /* nobody has missed any */
+	assert_int_equal(credit_pages(&c), 1);
+	assert_int_equal(credit_send(&c, &get1), TP_QUEUED);
+	assert_int_equal(credit_pages(&c), 0);
+	assert_int_equal(credit_arrived(&c, &again1), 0);
+	credit_applied(&c, &again1);
+	assert_true(credit_back(&c));
+	assert_false(credit_back(&c));
+}
+
 static void who_lacks_pages_is_not_called_for_something_else(void **state)
 {
 	struct msg get64 = message(MSG_GET_S, 64);
@@ -238,6 +258,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(requests_spend_and_answers_give_back),
+		cmocka_unit_test(
+			who_asks_and_hears_of_none_is_told_of_the_next),
 		cmocka_unit_test(
 			who_lacks_pages_is_not_called_for_something_else),
 		cmocka_unit_test(unacknowledged_requests_have_an_end),
