@@ -5,8 +5,9 @@
  * One thread of a litmus test, in a process of its own.  All roles meet before
  * each iteration at a barrier in the file SHARED (plain memory, not the space),
  * wait a few hundred random turns, and make their accesses to x and y: word 0 of
- * pages X + k * STEP and Y + k * STEP, where k runs over PAIRS.  In iteration i
- * they store i + 1; a load that gives less is "old", 0, else "new", 1.
+ * pages X + k * STEP and Y + k * STEP, where k runs over PAIRS.  What they store
+ * grows with each iteration, and with SEED; a load that gives less than it is
+ * "old", 0, else "new", 1.
  *
  *	     role 0        role 1        role 2        role 3
  *	SB   x=1; r=y      y=1; r=x                                stores, a fence
@@ -45,6 +46,7 @@ struct run {
 	struct shared *sh;
 	uint8_t *base;
 	uint64_t x, y, pairs, step, seed;
+	uint64_t before; /* no run before this one stored more */
 	unsigned roles;
 	/* of the iteration */
 	volatile _Atomic uint64_t *px, *py;
@@ -125,13 +127,10 @@ static void corr(struct run *r, unsigned role)
 	}
 }
 
-/* The values are 2i + 1 and 2i + 2, so that who was last can be told. */
 static void ww(struct run *r, unsigned role)
 {
-	uint64_t v = 2 * r->one;
-
-	store(role == 0 ? r->px : r->py, v);
-	store(role == 0 ? r->py : r->px, v + 1);
+	store(role == 0 ? r->px : r->py, r->one);
+	store(role == 0 ? r->py : r->px, r->one + 1);
 }
 
 static const struct shape {
@@ -170,7 +169,7 @@ static void iterate(struct run *r, const struct shape *s, unsigned role,
 
 	r->px = (void *)(r->base + (r->x + k) * PAGE_BYTES);
 	r->py = (void *)(r->base + (r->y + k) * PAGE_BYTES);
-	r->one = i + 1;
+	r->one = r->before + 2 * (i + 1);
 	r->load = r->sh->load[i][role];
 	meet(r);
 	for (uint64_t n = tool_random(&r->seed) % TURNS; n > 0; n--)
@@ -180,8 +179,8 @@ static void iterate(struct run *r, const struct shape *s, unsigned role,
 		return;
 	meet(r); /* both have stored: which value stayed? */
 	if (role == 0) {
-		r->load[0] = atomic_load(r->px) == 2 * r->one + 1;
-		r->load[1] = atomic_load(r->py) == 2 * r->one + 1;
+		r->load[0] = atomic_load(r->px) == r->one + 1;
+		r->load[1] = atomic_load(r->py) == r->one + 1;
 	}
 }
 
@@ -237,7 +236,8 @@ int main(int argc, char **argv)
 	r.y = tool_number(argv[8]);
 	r.pairs = tool_number(argv[9]);
 	r.step = tool_number(argv[10]);
-	r.seed = tool_number(argv[11]) + role + 1;
+	r.before = tool_number(argv[11]) * (2 * ITERATIONS_MAX + 2);
+	r.seed = r.before + role + 1;
 	m = tool_attach(argv[1], argv[2]);
 	r.base = memspan_addr(m);
 	for (uint64_t i = 0; i < iterations; i++)
