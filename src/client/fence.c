@@ -421,6 +421,8 @@ static int create_thread(struct memspan *m)
 	pthread_sigmask(SIG_SETMASK, &all, &old);
 	if (r == 0)
 		r = pthread_create(&m->fence.thread, &attr, fence_main, m);
+	if (r == EINVAL) /* the program's thread-local variables need more */
+		r = pthread_create(&m->fence.thread, NULL, fence_main, m);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	pthread_attr_destroy(&attr);
 	return -r;

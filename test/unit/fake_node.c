@@ -18,6 +18,7 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -601,4 +602,31 @@ uint64_t fake_resident(const struct fake_node *n)
 
 	must(fstat(n->memory, &st) == 0, "fstat");
 	return (uint64_t)st.st_blocks * 512;
+}
+
+bool fake_can_minor(void)
+{
+	struct uffdio_api api = { .api = UFFD_API,
+		                  .features = UFFD_FEATURE_MINOR_SHMEM };
+	struct uffdio_register reg = {
+		.range = { .len = PAGE_BYTES },
+		.mode = UFFDIO_REGISTER_MODE_MINOR | UFFDIO_REGISTER_MODE_WP,
+	};
+	struct uffdio_continue cont = { .range = { .len = PAGE_BYTES },
+		                        .mode = UFFDIO_CONTINUE_MODE_WP };
+	int memory, uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
+	void *p = shared_page(&memory, PAGE_BYTES);
+	int error;
+
+	reg.range.start = cont.range.start = (uintptr_t)p;
+	must(uffd >= 0 && ioctl(uffd, UFFDIO_API, &api) == 0 &&
+	             ioctl(uffd, UFFDIO_REGISTER, &reg) == 0,
+	     "userfaultfd");
+	/* EFAULT: there is no page; EINVAL: it does not know the mode. */
+	(void)ioctl(uffd, UFFDIO_CONTINUE, &cont);
+	error = errno;
+	close(uffd);
+	close(memory);
+	munmap(p, PAGE_BYTES);
+	return error != EINVAL;
 }

@@ -83,6 +83,13 @@ void fake_start(struct fake_node *n, const struct fake_options *opt);
 void fake_stop(struct fake_node *n);
 void fake_kill(struct fake_node *n); /* SIGKILL, and wait until it is gone */
 
+/*
+ * Can the kernel map what the memfd has read-only (Linux 6.4)?  Without it
+ * there is no sharing and no resuming in the mode with MINOR, and nodes use
+ * markers.
+ */
+bool fake_can_minor(void);
+
 /* The lease ends `ns` from now. */
 void fake_lease(struct fake_node *n, uint64_t ns);
 /* Memory of the space that exists. */
