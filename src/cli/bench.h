@@ -86,6 +86,7 @@ struct bench_floor {     /* all copies together; rates are those of one copy */
 	struct hist *local, *remote;
 	struct bench_rate stream[BENCH_BATCHES];
 	struct bench_rate threads[BENCH_HALVES];
+	struct bench_rate all_threads[BENCH_HALVES]; /* by the wall clock */
 };
 
 /* Bytes a second at the best size of request; 0: not measured. */
@@ -135,8 +136,9 @@ struct bench_run {
 
 	/* What came of it. */
 	struct bench_result result[BENCH_PATTERNS];
-	uint64_t errors;                             /* pages that were wrong */
-	struct bench_error error[BENCH_ERRORS_KEPT]; /* the first of them */
+	uint64_t errors; /* reads that found a page wrong */
+	unsigned n_kept;
+	struct bench_error error[BENCH_ERRORS_KEPT]; /* n_kept of them */
 
 	/* Where we are. */
 	enum bench_pattern now;

@@ -54,7 +54,10 @@ struct bench_floor_view bench_floor_view(const struct bench_run *run)
 		.local = floor_hist(run, false),
 		.remote = floor_hist(run, true),
 		.stream = bench_stream(&stream->floor),
-		.threads = threads->ran ? threads : NULL,
+		.threads = threads->ran ? threads :
+		           run->result[BENCH_FLOOR].ran ?
+		                          &run->result[BENCH_FLOOR] :
+		                          NULL,
 	};
 }
 
@@ -85,9 +88,9 @@ static json_t *floor_us(const struct hist *h)
 {
 	if (!has(h))
 		return json_null();
-	return json_pack("{s:f, s:f, s:f, s:o}", "p50", us(h, 50), "p99",
-	                 us(h, 99), "p999", us(h, 99.9), "n",
-	                 u64(hist_count(h)));
+	return json_pack("{s:f, s:f, s:f, s:f, s:o}", "p50", us(h, 50), "p99",
+	                 us(h, 99), "p999", us(h, 99.9), "mean",
+	                 hist_mean(h) / NSEC_PER_USEC, "n", u64(hist_count(h)));
 }
 
 static json_t *class_us(const struct hist *h)
@@ -145,13 +148,16 @@ static json_t *x_floor_json(enum bench_pattern p, const struct bench_result *r,
                             const struct bench_figures *f)
 {
 	const struct bench_floor *fl = &r->floor;
-	double threads[BENCH_HALVES];
+	double threads[BENCH_HALVES], all[BENCH_HALVES];
 
-	for (int half = 0; half < BENCH_HALVES; half++)
+	for (int half = 0; half < BENCH_HALVES; half++) {
 		threads[half] = bench_ratio(bench_per_s(&f->rate[half]),
 		                            bench_per_s(&fl->threads[half]));
+		all[half] = bench_ratio(bench_per_s(&r->all[half]),
+		                        bench_per_s(&fl->all_threads[half]));
+	}
 	return json_pack(
-		"{s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "local_p50",
+		"{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "local_p50",
 		percentile_ratio(local_hist(p, f), fl->local, 50), "local_p99",
 		percentile_ratio(local_hist(p, f), fl->local, 99), "remote_p50",
 		percentile_ratio(f->remote, fl->remote, 50), "remote_p99",
@@ -160,7 +166,9 @@ static json_t *x_floor_json(enum bench_pattern p, const struct bench_result *r,
 	                                         PAGE_BYTES,
 	                                 bench_stream(fl))),
 		"threads", real_or_null(threads[BENCH_OWN]), "remote_threads",
-		real_or_null(threads[BENCH_OTHERS]));
+		real_or_null(threads[BENCH_OTHERS]), "all_threads",
+		real_or_null(all[BENCH_OWN]), "all_remote_threads",
+		real_or_null(all[BENCH_OTHERS]));
 }
 
 /*
@@ -303,7 +311,7 @@ static json_t *errors_json(const struct bench_run *run)
 {
 	json_t *list = json_array();
 
-	for (uint64_t i = 0; i < run->errors && i < BENCH_ERRORS_KEPT; i++) {
+	for (unsigned i = 0; i < run->n_kept; i++) {
 		const struct bench_error *e = &run->error[i];
 
 		if (json_array_append_new(

@@ -68,7 +68,7 @@ uint64_t bench_room(const struct bench_run *run)
 	uint64_t room = max_u64(FLOOR_PAGES, STREAM_SLICE);
 
 	if (!run->http)
-		return room;
+		return max_u64(room, run->threads * (uint64_t)THREAD_PAGES);
 	room = max_u64(room, bench_share(run));
 	if (run->wanted[BENCH_CONCURRENT])
 		room = max_u64(room, threads_share(run));
@@ -90,6 +90,7 @@ struct pass {
 	enum which which;
 	int half; /* of the figures: BENCH_OWN, BENCH_OTHERS */
 	uint64_t share;
+	uint64_t only; /* so many pages of it; 0: all */
 	uint64_t step; /* every so many pages */
 	uint64_t version;
 	bool shuffled;
@@ -99,8 +100,9 @@ struct pass {
 
 static uint64_t places(const struct bench_run *run, const struct pass *p)
 {
-	return (p->which == OTHERS ? p->share * (run->n - 1) : p->share) /
-	       p->step;
+	uint64_t each = p->only > 0 ? p->only : p->share;
+
+	return (p->which == OTHERS ? each * (run->n - 1) : each) / p->step;
 }
 
 static struct bench_order *pass_order(struct bench_run *run, unsigned i,
@@ -368,7 +370,8 @@ static int concurrent(struct bench_run *run, struct errmsg *em)
 		                  "the space is too small for %u threads with "
 		                  "%u pages each; use fewer, or no --space",
 		                  run->threads, THREAD_PAGES);
-	n = p.share / run->threads * run->threads;
+	/* As many pages for each thread: what is left over nobody touches. */
+	n = p.only = p.share / run->threads * run->threads;
 	cut_init(&cut, p.share * run->n * PAGE_BYTES);
 	bench_progress(run, 0, 2);
 	r = bench_floor_memory(run, max_u64(n, STRIPES_MAX), cut.stripes, em);
@@ -494,7 +497,22 @@ static int invalidate(struct bench_run *run, struct errmsg *em)
 
 /* --- all ----------------------------------------------------------------- */
 
-/* The floor's figures of one page and of streams, without a cluster. */
+static int floor_of_threads(struct bench_run *run, struct errmsg *em)
+{
+	uint64_t n = run->threads *
+	             max_u64(THREAD_PAGES, FLOOR_PAGES / run->threads);
+	int r;
+
+	run->result[run->now].threads = run->threads;
+	r = bench_floor_memory(run, max_u64(n, STRIPES_MAX), STRIPES_MAX, em);
+	if (r == 0)
+		r = have_pool(run, run->threads, em);
+	for (int half = 0; half < BENCH_HALVES && r == 0; half++)
+		r = bench_floor_threads(run, bench_everybody(run), half, n, em);
+	return r;
+}
+
+/* The floor's figures, without a cluster. */
 static int floor_alone(struct bench_run *run, struct errmsg *em)
 {
 	uint64_t who = bench_everybody(run);
@@ -509,7 +527,7 @@ static int floor_alone(struct bench_run *run, struct errmsg *em)
 		if (r == 0 && turn % 4 == 3)
 			r = bench_floor_stream(run, who, em);
 	}
-	return r;
+	return r < 0 ? r : floor_of_threads(run, em);
 }
 
 static int one_pattern(struct bench_run *run, enum bench_pattern now,
@@ -531,8 +549,12 @@ static int one_pattern(struct bench_run *run, enum bench_pattern now,
 	run->result[now].threads = 1;
 	bench_progress(run, 0, 0);
 	r = how[now](run, em);
-	if (r < 0)
-		return r;
+	if (r < 0) {
+		struct errmsg why = *em;
+
+		return errmsg_say(em, r, "%s: %s", bench_pattern_name[now],
+		                  why.text);
+	}
 	run->result[now].ran = run->wanted[now];
 	/* integrity reads what sequential leaves behind. */
 	if (now == BENCH_FLOOR ||

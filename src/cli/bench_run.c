@@ -128,9 +128,9 @@ static void note_wrongs(struct bench_run *run, unsigned i)
 	for (uint64_t k = 0; k < n && k < BENCH_WRONG_KEPT; k++) {
 		struct bench_error *e;
 
-		if (run->errors + k >= BENCH_ERRORS_KEPT)
+		if (run->n_kept == BENCH_ERRORS_KEPT)
 			break;
-		e = &run->error[run->errors + k];
+		e = &run->error[run->n_kept++];
 		e->pattern = run->now;
 		e->node = run->node[i].id;
 		e->wrong = s->answer.wrongs.v[k];
@@ -160,6 +160,24 @@ static int do_orders(struct bench_run *run, uint64_t who, struct errmsg *em)
 	return 0;
 }
 
+/* What all of `who` did, from the first's start to the last's end. */
+static void add_wall(const struct bench_run *run, uint64_t who,
+                     struct bench_rate *to)
+{
+	nsec_t start = UINT64_MAX, end = 0;
+
+	for (unsigned i = 0; i < run->n; i++) {
+		const struct bench_answer *a = &run->crew.board->seat[i].answer;
+
+		if (!(who >> i & 1))
+			continue;
+		start = min_u64(start, a->start);
+		end = max_u64(end, a->end);
+		to->pages += a->accesses;
+	}
+	to->ns += end - start;
+}
+
 int bench_prepare(struct bench_run *run, uint64_t who, struct errmsg *em)
 {
 	return do_orders(run, who, em);
@@ -187,23 +205,17 @@ int bench_measure(struct bench_run *run, uint64_t who, int half,
                   struct errmsg *em)
 {
 	struct bench_result *r = &run->result[run->now];
-	nsec_t start = UINT64_MAX, end = 0;
 	int e;
 
 	e = do_orders(run, who, em);
 	if (e < 0)
 		return e;
-	for (unsigned i = 0; i < run->n; i++) {
-		const struct bench_answer *a = &run->crew.board->seat[i].answer;
-
-		if (!(who >> i & 1))
-			continue;
-		add_figures(&r->node[i], a, run->crew.member[i].sample, half);
-		start = min_u64(start, a->start);
-		end = max_u64(end, a->end);
-		r->all[half].pages += a->accesses;
-	}
-	r->all[half].ns += end - start;
+	for (unsigned i = 0; i < run->n; i++)
+		if (who >> i & 1)
+			add_figures(&r->node[i],
+			            &run->crew.board->seat[i].answer,
+			            run->crew.member[i].sample, half);
+	add_wall(run, who, &r->all[half]);
 	return 0;
 }
 
@@ -254,11 +266,25 @@ int bench_floor_memory(struct bench_run *run, uint64_t pages, unsigned uffds,
 	return bench_prepare(run, bench_everybody(run), em);
 }
 
-int bench_floor_slice(struct bench_run *run, uint64_t who, int half, uint64_t n,
-                      struct errmsg *em)
+/* All latencies of a slice of the floor. */
+static void add_floor(struct bench_run *run, uint64_t who, int half)
 {
 	struct bench_floor *f = &run->result[run->now].floor;
 	struct hist *h = half == BENCH_OWN ? f->local : f->remote;
+
+	f->copies = count_bits(who);
+	for (unsigned i = 0; i < run->n; i++) {
+		const struct bench_answer *a = &run->crew.board->seat[i].answer;
+
+		for (uint64_t k = 0; who >> i & 1 && k < a->n_samples; k++)
+			hist_record(h, run->crew.member[i].sample[k] /
+			                       BENCH_CLASSES);
+	}
+}
+
+int bench_floor_slice(struct bench_run *run, uint64_t who, int half, uint64_t n,
+                      struct errmsg *em)
+{
 	bool clear;
 	int r;
 
@@ -285,16 +311,8 @@ int bench_floor_slice(struct bench_run *run, uint64_t who, int half, uint64_t n,
 	r = do_orders(run, who, em);
 	if (r < 0)
 		return r;
-	/* All know the same pages as used, also those who did not take part. */
 	run->floor_used += n;
-	f->copies = count_bits(who);
-	for (unsigned i = 0; i < run->n; i++) {
-		const struct bench_answer *a = &run->crew.board->seat[i].answer;
-
-		for (uint64_t k = 0; who >> i & 1 && k < a->n_samples; k++)
-			hist_record(h, run->crew.member[i].sample[k] /
-			                       BENCH_CLASSES);
-	}
+	add_floor(run, who, half);
 	return 0;
 }
 
@@ -364,7 +382,11 @@ int bench_floor_threads(struct bench_run *run, uint64_t who, int half,
 	r = do_orders(run, who, em);
 	if (r < 0)
 		return r;
+	/* The floor alone has these beside those of one thread: apart. */
+	if (run->now == BENCH_CONCURRENT)
+		add_floor(run, who, half);
 	res->floor.copies = count_bits(who);
+	add_wall(run, who, &res->floor.all_threads[half]);
 	for (unsigned i = 0; i < run->n; i++)
 		if (who >> i & 1)
 			add_rate(&res->floor.threads[half],

@@ -108,9 +108,8 @@ static int make(struct bench_run *run, uint64_t each, enum bench_homes homes,
 	}
 	if (answer.status == 507)
 		return errmsg_say(em, -ENOSPC,
-		                  "%s needs a space of %s: %s; or choose a "
+		                  "it needs a space of %s: %s; or choose a "
 		                  "smaller --size or fewer --threads",
-		                  bench_pattern_name[run->now],
 		                  size_text(bytes, size), why.text);
 	return errmsg_say(em, -EIO, "%s", why.text);
 }

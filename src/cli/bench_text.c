@@ -184,7 +184,8 @@ static void print_all(FILE *f, const struct bench_run *run,
 		return;
 	fprintf(f, "%s: (all %u nodes)\n", bench_pattern_name[p], run->n);
 	for (int half = 0; half < BENCH_HALVES; half++)
-		print_rate(f, half_name[p][half], &r->all[half], 0);
+		print_rate(f, half_name[p][half], &r->all[half],
+		           bench_per_s(&r->floor.all_threads[half]));
 	if (p == BENCH_STRIDE && run->result[BENCH_RANDOM].ran) {
 		double gain = bench_ratio(
 			bench_per_s(&r->all[BENCH_OTHERS]),
@@ -273,7 +274,7 @@ static void print_floor(FILE *f, const struct bench_run *run)
 static void print_errors(FILE *f, const struct bench_run *run)
 {
 	fprintf(f, "\nintegrity errors: %" PRIu64 "\n", run->errors);
-	for (uint64_t i = 0; i < run->errors && i < BENCH_ERRORS_KEPT; i++) {
+	for (unsigned i = 0; i < run->n_kept; i++) {
 		const struct bench_error *e = &run->error[i];
 		const struct bench_wrong *w = &e->wrong;
 
@@ -290,8 +291,9 @@ static void print_errors(FILE *f, const struct bench_run *run)
 			        "got 0x%" PRIx64 ", should be 0x%" PRIx64 "\n",
 			        w->got, w->want);
 	}
-	if (run->errors > BENCH_ERRORS_KEPT)
-		fprintf(f, "  and more\n");
+	if (run->errors > run->n_kept)
+		fprintf(f, "  and %" PRIu64 " more\n",
+		        run->errors - run->n_kept);
 }
 
 void bench_text(const struct bench_run *run, FILE *f)

@@ -427,9 +427,8 @@ static int write_output(const struct request *q, const json_t *object)
 static int name_wrong_pages(const struct request *q)
 {
 	const struct bench_run *run = q->run;
-	uint64_t n = min_u64(run->errors, BENCH_ERRORS_KEPT);
 
-	for (uint64_t i = 0; i < n; i++) {
+	for (unsigned i = 0; i < run->n_kept; i++) {
 		const struct bench_error *e = &run->error[i];
 
 		(void)cli_fail(&q->cli,

@@ -247,7 +247,7 @@ static void wrong_pages_are_named(void **state)
 	char *t;
 
 	(void)state;
-	run->errors = 1;
+	run->errors = run->n_kept = 1;
 	run->error[0] = (struct bench_error){
 		.pattern = BENCH_INTEGRITY,
 		.node = 5,
