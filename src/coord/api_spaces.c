@@ -6,10 +6,10 @@
  * said that they have it, or time is over, 201.  So whoever got the answer can
  * attach at any node that is well.
  *
- * Dropping: all nodes that live are asked for clients, and take no new ones from
- * then on.  Any client, or a node that does not answer: all are told to go on,
- * and 409 or 503.  Else the space goes from the store, the nodes are told to
- * forget it, and 204.
+ * Dropping: all nodes that live are asked for clients, and take no new ones
+ * from then on.  Any client, or a node that does not answer: all are told to go
+ * on, and 409 or 503.  Else the space goes from the store, the nodes are told
+ * to forget it, and 204.
  */
 
 #include <errno.h>

@@ -15,9 +15,9 @@
  * is libmicrohttpd's.  `answered` hands it back (release, acquire).
  *
  * What is refused before the body was read is remembered and said when the body
- * is over: to answer at once and close would reset the connection under a client
- * that still sends, who would then never see why.  Bodies that are too long are
- * read and thrown away to that end, up to BODY_SWALLOW_MAX.
+ * is over: to answer at once and close would reset the connection under a
+ * client that still sends, who would then never see why.  Bodies that are too
+ * long are read and thrown away to that end, up to BODY_SWALLOW_MAX.
  *
  * `asked` counts the requests between letter and answer.  It is raised before
  * `stopping` is looked at, and looked at after `stopping` is set, so that who
@@ -363,7 +363,7 @@ static enum MHD_Result hand_on(struct pending *p)
 	p->rq.body_bytes = p->body_seen;
 	p->handed_on = true;
 	atomic_fetch_add(&h->unsent, 1);
-	/* First suspended, then posted: the answer may come before we return. */
+	/* Suspended before it is posted: the answer may come at once. */
 	MHD_suspend_connection(p->connection);
 	mbox_post(h->cfg.loop, &p->mail);
 	return MHD_YES;

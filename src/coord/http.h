@@ -6,8 +6,8 @@
  *
  *   whole      A request is handed on when its body is here, as a letter to the
  *              loop; its connection sleeps until it is answered.
- *   bounded    Bodies up to HTTP_BODY_MAX, HTTP_CONNECTIONS_MAX connections, and
- *              nobody may idle for longer than HTTP_IDLE_SECONDS.
+ *   bounded    Bodies up to HTTP_BODY_MAX, HTTP_CONNECTIONS_MAX connections,
+ *              and nobody may idle for longer than HTTP_IDLE_SECONDS.
  *   ours only  A Host or Origin header that names somebody else is refused, so
  *              that a page in a browser cannot command the cluster.
  *
@@ -66,7 +66,7 @@ struct http *http_free(struct http *h);
  * Answer with `doc` (taken; NULL: no body).  The request is gone then.
  */
 void request_answer(struct request *rq, int status, json_t *doc);
-/* The same, of a document that is text already (taken; NULL: no memory, 503). */
+/* The same with a text of JSON (taken; NULL: there was no memory, 503). */
 void request_answer_text(struct request *rq, int status, char *text);
 /* 201, with a Location header. */
 void request_created(struct request *rq, const char *location, char *text);

@@ -6,10 +6,10 @@
  * that is valid, from a node that was greeted, announces more.  So a stranger
  * costs 4 KiB, and nobody can make us take more than one message's size.
  *
- * A link ends in one of two ways.  Dropped: closed at once.  Ended: its queue is
- * sent, then the write side is shut, then what the peer still sends is read and
- * thrown away until it closes too, for to close a socket with unread bytes would
- * reset it, and the last word (why we end it) could be lost on the way.
+ * A link ends in one of two ways.  Dropped: closed at once.  Ended: its queue
+ * is sent, then the write side is shut, then what the peer still sends is read
+ * and thrown away until it closes too, for to close a socket with unread bytes
+ * would reset it, and the last word (why we end it) could be lost on the way.
  */
 
 #include "coord/link.h"
@@ -220,7 +220,7 @@ static const char *out_of_turn(struct link *l, const struct msg *m)
 
 /*
  * Take one message off the front of [at, in_bytes).  Returns its size, 0 if it
- * is not whole yet, or -1 when the link was ended.
+ * is not whole yet, or -errno when the link was ended.
  */
 static ssize_t take(struct link *l, size_t at)
 {
@@ -238,29 +238,29 @@ static ssize_t take(struct link *l, size_t at)
 	r = wire_decode(&hdr, &m, &crc);
 	if (r < 0) {
 		link_drop(l, fault_text(r));
-		return -1;
+		return -EPROTO;
 	}
 	whole = WIRE_HDR_BYTES + m.payload_bytes;
 	if (whole > l->in_room && !l->greeted) {
 		link_drop(l, "it did not begin with a hello");
-		return -1;
+		return -EPROTO;
 	}
 	if (here < whole)
 		return 0;
 	if (crc32c(payload, m.payload_bytes) != crc) {
 		link_drop(l, fault_text(-EBADMSG));
-		return -1;
+		return -EPROTO;
 	}
 	why = out_of_turn(l, &m);
 	if (why) {
 		link_drop(l, why);
-		return -1;
+		return -EPROTO;
 	}
 	if (m.type == MSG_PING)
 		link_send(l, &(struct msg){ .type = MSG_ACKED }, NULL);
 	else if (m.type != MSG_ACKED)
 		l->owner->handlers->message(l, &m, payload, l->owner->arg);
-	return l->ending ? -1 : (ssize_t)whole;
+	return l->ending ? -ECANCELED : (ssize_t)whole;
 }
 
 /* Make room for the rest of the message whose beginning is in the buffer. */

@@ -32,14 +32,6 @@ struct link;
 
 #define NODE_NAME_MAX 63u
 
-/*
- * "Home" of an extent that was opened by a life of a node that is over, and
- * whose directory is gone with it.  No node ever has this number, so whoever
- * looks for the home finds a dead member, and never a new life of the old one
- * that knows nothing and would take the pages for untouched.
- */
-#define HOME_LOST ((node_id)(NODES_MAX - 1))
-
 struct node {
 	node_id id;
 	char name[NODE_NAME_MAX + 1];

@@ -71,7 +71,7 @@ void port_members(struct coord *c, struct link *l)
 
 	/*
 	 * Extents whose contents are lost are "at home" at a node that never
-	 * lives (spaces.h): let everybody know it as a dead member.
+	 * lives (wire/control.h): everybody knows it as a dead member.
 	 */
 	if (c->spaces.n_lost > 0) {
 		struct member lost = { .id = HOME_LOST,

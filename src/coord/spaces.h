@@ -8,7 +8,7 @@
  *   one home   An extent has at most one home, which is in the store before
  *              anybody is told; it changes only with a greater version.
  *   no zeros   An extent that a node had opened when it died is nobody's
- *              again: see HOME_LOST in members.h.
+ *              again: see HOME_LOST in wire/control.h.
  *   first come Claims are answered in their order, and are idempotent.
  *   admission  Spaces fit the memory of the living nodes, less their exchange
  *              reserves, unless whoever made one insisted.
@@ -16,9 +16,10 @@
  * What it expects: one thread; the members outlive it, and it keeps their
  * homed_pages and opened_extents.
  *
- * Claims come in batches, for syncing the disk is what they cost: spaces_claim()
- * changes memory alone, then spaces_commit() writes what all claims since the
- * last one have changed, or takes it back.  Answers wait for it.
+ * Claims come in batches, for syncing the disk is what they cost:
+ * spaces_claim() changes memory alone, then spaces_commit() writes what all
+ * claims since the last one have changed, or takes it back.  Answers wait for
+ * it.
  */
 #pragma once
 
@@ -46,10 +47,11 @@ struct chunk {
 	struct extent_info extent[CHUNK_EXTENTS];
 };
 
-enum space_state { /* who is at it: api_spaces.c */
-	           SPACE_READY = 0,
-	           SPACE_MAKING, /* nodes are being told of it */
-	           SPACE_DROPPING, /* nodes are being asked whether it has clients */
+/* What api_spaces.c is about to do with it. */
+enum space_state {
+	SPACE_READY = 0,
+	SPACE_MAKING,   /* nodes are told of it */
+	SPACE_DROPPING, /* nodes are asked for its clients */
 };
 
 struct space {

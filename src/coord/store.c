@@ -93,7 +93,7 @@ static int store_errno(sqlite3 *db)
 	case SQLITE_CANTOPEN:
 		return os > 0 ? -os : -ENOENT;
 	default:
-		/* To an operator a file size limit and a quota are a full disk. */
+		/* To an operator a quota or a size limit is a full disk. */
 		if (os == ENOSPC || os == EDQUOT || os == EFBIG)
 			return -ENOSPC;
 		return -EIO;

@@ -57,7 +57,13 @@
  * A claim says: I am about to touch extents [e, e + n); make those of them that
  * nobody has mine, and open the first `open` of those that are mine.  It is
  * idempotent.  The answer has n records, in order.
+ *
+ * An extent that a node had opened in a life that is over is, as soon as a next
+ * life may begin, at home at HOME_LOST for good: a number that no node ever has,
+ * and that MEMBERS then lists as dead.  So its pages are lost for everybody, and
+ * never look untouched to the node's next life, which knows nothing of them.
  */
+#define HOME_LOST         ((node_id)(NODES_MAX - 1))
 #define CLAIM_EXTENTS_MAX 64u
 
 struct claim {

@@ -137,7 +137,7 @@ class FakeNode:
     def _renew(self):
         link = self.link
         while self.renewing and self.link is link and link:
-            time.sleep(self.lease_ns / 1e9 / 3)
+            time.sleep(min(self.lease_ns / 1e9 / 3, 0.5))
             try:
                 if self.renewing:
                     self.send_lease()
