@@ -1,16 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The TCP transport: its table of sessions, its timers, and the end of a turn.
+ * The TCP transport: its table of sessions, and the end of a turn.
  *
  * tp_send() only marks a session dirty; the hook at the end of the turn flushes
  * each dirty session with one send().  A hook of somebody else that runs after
  * ours may still send: then `turn_over` is set, and a timer that is due at once
  * gives us another turn.
- *
- * Three timers serve all sessions.  `nudge` is for what may wait ack_delay for
- * company, in the order in which waiting began: a session stays in that list
- * though company came, and is looked at when its time is up, so that nothing is
- * started or stopped for each message.  `chores` is for all that is rare.
  */
 
 #include "net/tcp.h"
@@ -31,7 +26,7 @@ struct tcp_session *tcp_find(const struct transport *tp, node_id node,
 	return s;
 }
 
-/* --- timers and the end of a turn ---------------------------------------- */
+/* --- the end of a turn --------------------------------------------------- */
 
 void tcp_turn(struct transport *tp)
 {
@@ -51,81 +46,10 @@ void tcp_mark_dirty(struct tcp_session *s)
 	tp->dirty = s;
 }
 
-static void list_owing(struct tcp_session *s)
-{
-	s->owing_listed = true;
-	s->next_owing = s->tp->owing;
-	s->tp->owing = s;
-}
-
-void tcp_owe(struct tcp_session *s)
-{
-	struct transport *tp = s->tp;
-
-	if (s->owing)
-		return;
-	s->owing = true;
-	s->owing_since = loop_now(tp->loop);
-	if (s->owing_listed)
-		return;
-	list_owing(s);
-	if (tp->nudge.index == 0)
-		timer_start(tp->loop, &tp->nudge,
-		            s->owing_since + tp->cfg.ack_delay);
-}
-
-void tcp_chores_by(struct transport *tp, nsec_t at)
-{
-	if (tp->chores.index == 0 || tp->chores.at > at)
-		timer_start(tp->loop, &tp->chores, at);
-}
-
 /* The hook does the work: that this ran is all that was wanted. */
 static void kick_due(struct loop_timer *t)
 {
 	tcp_turn(container_of(t, struct transport, kick));
-}
-
-static void nudge_due(struct loop_timer *t)
-{
-	struct transport *tp = container_of(t, struct transport, nudge);
-	struct tcp_session *s = tp->owing, *next;
-	nsec_t now = loop_now(tp->loop);
-	nsec_t first = UINT64_MAX;
-
-	tcp_turn(tp);
-	tp->owing = NULL;
-	for (; s; s = next) {
-		nsec_t at = s->owing_since + tp->cfg.ack_delay;
-
-		next = s->next_owing;
-		s->owing_listed = false;
-		if (!s->owing)
-			continue;
-		if (at <= now) {
-			tcp_mark_dirty(s);
-		} else {
-			/* It was flushed meanwhile, and owes again. */
-			list_owing(s);
-			first = min_u64(first, at);
-		}
-	}
-	if (first != UINT64_MAX)
-		timer_start(tp->loop, &tp->nudge, first);
-}
-
-static void chores_due(struct loop_timer *t)
-{
-	struct transport *tp = container_of(t, struct transport, chores);
-	nsec_t now = loop_now(tp->loop);
-	nsec_t at = tcp_accept_chores(tp, now);
-
-	tcp_turn(tp);
-	/* A session that a handler forgets stays linked to the next one. */
-	for (struct tcp_session *s = tp->sessions; s; s = s->next)
-		at = min_u64(at, tcp_conn_chores(s, now));
-	if (at != UINT64_MAX)
-		tcp_chores_by(tp, at);
 }
 
 static void session_free(struct tcp_session *s)
@@ -294,6 +218,7 @@ int tp_new(struct loop *loop, const struct tp_config *cfg,
            struct transport **ret, struct errmsg *em)
 {
 	struct transport *tp;
+	int r;
 
 	if (cfg->self >= NODES_MAX || cfg->shards > SHARDS_MAX ||
 	    cfg->shard >= cfg->shards || cfg->silence_max == 0 ||
@@ -311,9 +236,12 @@ int tp_new(struct loop *loop, const struct tp_config *cfg,
 	tp->listener.fd = -1;
 	for (unsigned i = 0; i < TCP_GUESTS_MAX; i++)
 		tp->guests[i].io.fd = -1;
+	r = tcp_alarm_init(tp);
+	if (r < 0) {
+		free(tp);
+		return errmsg_set(em, r, "cannot make a timer");
+	}
 	tp->kick.due = kick_due;
-	tp->nudge.due = nudge_due;
-	tp->chores.due = chores_due;
 	tp->hook.turn_end = turn_end;
 	tp->turn_over = true;
 	loop_hook_add(loop, &tp->hook);
@@ -334,9 +262,8 @@ struct transport *tp_free(struct transport *tp)
 		session_free(s);
 	}
 	tcp_accept_done(tp);
+	tcp_alarm_done(tp);
 	timer_stop(tp->loop, &tp->kick);
-	timer_stop(tp->loop, &tp->nudge);
-	timer_stop(tp->loop, &tp->chores);
 	free(tp);
 	return NULL;
 }

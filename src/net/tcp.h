@@ -3,7 +3,8 @@
  * TCP transport: what its files share.  Not for anybody else: the contract is
  * net/transport.h.
  *
- *	tcp.c        the transport, its table of sessions, timers, end of turn
+ *	tcp.c        the transport, its table of sessions, the end of a turn
+ *	tcp_timer.c  acknowledgements that are late, and what is rare
  *	tcp_accept.c listening, and connections that have not said hello
  *	tcp_conn.c   a session's connection: dial, hello, resume, drop, break
  *	tcp_tx.c     sending: ring, acknowledgements
@@ -124,6 +125,14 @@ struct tcp_guest {
 	uint8_t bytes[TCP_HELLO_BYTES];
 };
 
+/* One clock for all deadlines; UINT64_MAX: none. */
+struct tcp_alarm {
+	struct loop_io io; /* a timerfd */
+	nsec_t at;         /* what it is set for: <= the two below */
+	nsec_t nudge;      /* the first who owes is to be flushed */
+	nsec_t chores;     /* dialling, deadlines, silence */
+};
+
 struct transport {
 	struct loop *loop;
 	struct tp_config cfg;
@@ -133,9 +142,8 @@ struct transport {
 	struct tp_counters counters;
 
 	struct loop_hook hook;
-	struct loop_timer kick;   /* makes a turn end when none would */
-	struct loop_timer nudge;  /* for the oldest in `owing` */
-	struct loop_timer chores; /* dialling, deadlines, silence */
+	struct loop_timer kick; /* makes a turn end when none would */
+	struct tcp_alarm alarm;
 	bool turn_over; /* the hook ran, and no callback of ours since */
 
 	struct tcp_session *by_node[NODES_MAX];
@@ -156,12 +164,18 @@ struct tcp_session *tcp_find(const struct transport *tp, node_id node,
                              uint8_t shard);
 /* Flush `s` at the end of this turn. */
 void tcp_mark_dirty(struct tcp_session *s);
-/* Flush it ack_delay from now, unless that happens sooner. */
+/* A callback of ours runs: this turn's end is still to come. */
+void tcp_turn(struct transport *tp);
+
+/* --- tcp_timer.c --------------------------------------------------------- */
+
+/* Returns 0 or -errno. */
+int tcp_alarm_init(struct transport *tp);
+void tcp_alarm_done(struct transport *tp);
+/* Flush `s` ack_delay from now, unless that happens sooner. */
 void tcp_owe(struct tcp_session *s);
 /* Have the chores done at `at`, or earlier. */
 void tcp_chores_by(struct transport *tp, nsec_t at);
-/* A callback of ours runs: this turn's end is still to come. */
-void tcp_turn(struct transport *tp);
 
 /* --- tcp_accept.c -------------------------------------------------------- */
 

@@ -437,10 +437,9 @@ static int setup_impatient(void **state)
 	return setup_silent(state, 100 * NSEC_PER_MSEC);
 }
 
-static bool nothing_is_started(void)
+static bool nothing_is_planned(void)
 {
-	return w.tp->nudge.index == 0 && w.tp->chores.index == 0 &&
-	       w.tp->kick.index == 0;
+	return w.tp->alarm.at == UINT64_MAX && w.tp->kick.index == 0;
 }
 
 static void an_idle_session_wakes_nobody(void **state)
@@ -459,7 +458,7 @@ static void an_idle_session_wakes_nobody(void **state)
 	w.goal = 1;
 	until(has_messages);
 	/* Once all is acknowledged the timers run out, and that is that. */
-	until(nothing_is_started);
+	until(nothing_is_planned);
 	assert_true(tp_connected(w.tp, 9, 1));
 }
 
