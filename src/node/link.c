@@ -32,34 +32,6 @@
 #define DIAL_MS       1000
 #define LEAVE_WAIT_NS (500 * NSEC_PER_MSEC)
 
-struct link {
-	struct node *node;
-	struct loop *loop;
-	struct loop_io io;
-	struct loop_timer renew;
-	pthread_t thread;
-	bool running, connected, leaving;
-	char address[64];
-
-	uint64_t seq_out, seq_in;
-	uint8_t *rx, *tx;
-	size_t rx_bytes, tx_bytes;
-
-	nsec_t asked_at; /* when the unanswered renewal was sent; 0: none */
-	uint32_t epoch;
-	struct claim_letter *claims; /* unanswered, oldest first */
-	struct link_spaces spaces;
-	unsigned questions;
-	struct {
-		uint64_t number;
-		unsigned left; /* shards that have not answered */
-		json_t *answer;
-		bool one_page;
-	} question[64];
-};
-
-static void link_down(struct link *l, const char *why);
-
 /* --- bytes ------------------------------------------------------------- */
 
 static void link_flush(struct link *l)
@@ -155,36 +127,12 @@ static void renewed(struct link *l, const struct msg *m)
 		return;
 	l->asked_at = 0;
 	l->node->lease_ns = m->arg;
+	l->promised = false;
 	atomic_store_explicit(&l->node->lease->end_ns, end,
 	                      memory_order_release);
 }
 
 /* --- what the coordinator says ----------------------------------------- */
-
-static void on_members(struct link *l, const struct msg *m,
-                       const uint8_t *payload)
-{
-	const struct wire_member *w = (const void *)payload;
-	int n = members_check(payload, m->payload_bytes);
-
-	if (n < 0) {
-		link_down(l, "its membership record is malformed");
-		return;
-	}
-	l->epoch = m->epoch;
-	for (uint8_t i = 0; i < l->node->cfg.shards; i++) {
-		struct members_letter *ml =
-			calloc(1, sizeof(*ml) + (size_t)n * sizeof(ml->v[0]));
-
-		if (ml == NULL)
-			return; /* the next one tells it all again */
-		ml->epoch = m->epoch;
-		ml->n = (uint32_t)n;
-		for (int k = 0; k < n; k++)
-			(void)member_decode(&w[k], &ml->v[k]);
-		shard_members(l->node->shard[i], ml);
-	}
-}
 
 static void answer_claim(struct claim_letter *c, const struct msg *m,
                          const uint8_t *payload)
@@ -407,7 +355,7 @@ static void link_heard(struct link *l, const struct msg *m,
 	bool reply = (m->flags & MSG_F_REPLY) != 0;
 
 	if (m->type == MSG_MEMBERS)
-		on_members(l, m, payload);
+		link_on_members(l, m, payload);
 	else if (m->type == MSG_LEASE && reply)
 		renewed(l, m);
 	else if (m->type == MSG_CLAIM && reply)
@@ -502,7 +450,7 @@ static void link_ready(struct loop_io *io, uint32_t events)
 		link_read(l);
 }
 
-static void link_down(struct link *l, const char *why)
+void link_down(struct link *l, const char *why)
 {
 	if (l->io.fd < 0)
 		return;
@@ -604,8 +552,10 @@ static void renew_due(struct loop_timer *t)
 			link_down(l, "it does not answer");
 		else if (l->asked_at == 0)
 			ask_renewal(l);
-		return;
 	}
+	link_ask_promises(l);
+	if (l->io.fd >= 0)
+		return;
 	if (link_connect(l, &em) == 0) {
 		log_info("the link to the coordinator is up again", "epoch=%u",
 		         l->epoch);
@@ -639,6 +589,7 @@ int link_new(struct node *n, const char *node_port, struct link **ret,
 	l->io.fd = -1;
 	l->io.ready = link_ready;
 	l->renew.due = renew_due;
+	link_members_init(l);
 	l->rx = malloc(LINK_RX_BYTES);
 	l->tx = malloc(LINK_TX_BYTES);
 	if (l->rx == NULL || l->tx == NULL)
@@ -742,6 +693,7 @@ struct link *link_free(struct link *l)
 	for (unsigned i = 0; i < ARRAY_SIZE(l->question); i++)
 		json_decref(l->question[i].answer);
 	loop_free(l->loop);
+	free(l->waiting);
 	free(l->spaces.v);
 	free(l->rx);
 	free(l->tx);

@@ -1,18 +1,63 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The link's documents and its registration: link.c is the connection.
+ * The link from within: link.c is the connection, link_members.c the membership
+ * and the promises, link_doc.c the documents.
  */
 #pragma once
 
 #include <jansson.h>
+#include <pthread.h>
 
 #include "node/node.h"
+#include "node/promise.h"
 
 /* Spaces as the link knows them, for the counters of a renewal. */
 struct link_spaces {
 	struct space **v;
 	uint32_t n, room;
 };
+
+struct link {
+	struct node *node;
+	struct loop *loop;
+	struct loop_io io;
+	struct loop_timer renew;
+	pthread_t thread;
+	bool running, connected, leaving;
+	char address[64];
+
+	uint64_t seq_out, seq_in;
+	uint8_t *rx, *tx;
+	size_t rx_bytes, tx_bytes;
+
+	nsec_t asked_at; /* when the unanswered renewal was sent; 0: none */
+	uint32_t epoch;  /* of the membership that was adopted */
+	struct promise promise;
+	struct loop_timer adopt; /* when our promises have run out */
+	uint8_t *waiting;        /* the membership that waits for it, or NULL */
+	uint32_t waiting_bytes, waiting_epoch;
+	bool promised; /* the lease in force is the members', not the
+	                  coordinator's */
+	struct claim_letter *claims; /* unanswered, oldest first */
+	struct link_spaces spaces;
+	unsigned questions;
+	struct {
+		uint64_t number;
+		unsigned left; /* shards that have not answered */
+		json_t *answer;
+		bool one_page;
+	} question[64];
+};
+
+/* The connection is over; the thread dials again.  (link.c) */
+void link_down(struct link *l, const char *why);
+
+/* link_members.c */
+void link_members_init(struct link *l);
+void link_on_members(struct link *l, const struct msg *m,
+                     const uint8_t *payload);
+/* The coordinator is silent: ask the other members, if it is time. */
+void link_ask_promises(struct link *l);
 
 /* The LEASE document; NULL without memory. */
 json_t *link_lease_doc(const struct node *n, const struct link_spaces *sp);

@@ -229,6 +229,18 @@ struct claim_letter {
 void link_claim(struct link *l, struct claim_letter *c);
 void link_query_answer(struct link *l, struct query_letter *q);
 
+/* A PROMISE to send (link -> shard 0), or one that came (shard 0 -> link). */
+struct promise_letter {
+	struct mail mail;
+	struct node *node;
+	node_id peer;
+	bool reply;
+	uint32_t epoch; /* of the peer that asks */
+	uint64_t round;
+};
+void shard_promise(struct shard *s, struct promise_letter *p);
+void link_promise(struct link *l, struct promise_letter *p);
+
 /* A peer broke a rule, says a shard: the coordinator is told. */
 struct breach_letter {
 	struct mail mail;

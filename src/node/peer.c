@@ -392,6 +392,52 @@ void peer_drain(struct shard *s)
 	s->draining = false;
 }
 
+/* --- promises: passed on between the link thread and its like ----------- */
+
+static void promise_deliver(struct mail *mail, void *arg)
+{
+	struct promise_letter *p =
+		container_of(mail, struct promise_letter, mail);
+
+	(void)arg;
+	link_promise(p->node->link, p);
+}
+
+static void promise_came(struct shard *s, node_id peer, const struct msg *m)
+{
+	struct promise_letter *p = calloc(1, sizeof(*p));
+
+	if (p == NULL)
+		return; /* the asker asks again */
+	*p = (struct promise_letter){ .mail.deliver = promise_deliver,
+		                      .node = s->node,
+		                      .peer = peer,
+		                      .reply = (m->flags & MSG_F_REPLY) != 0,
+		                      .epoch = m->epoch,
+		                      .round = m->arg };
+	mbox_post(s->node->link_loop, &p->mail);
+}
+
+static void promise_leave(struct mail *mail, void *arg)
+{
+	struct promise_letter *p =
+		container_of(mail, struct promise_letter, mail);
+	struct shard *s = arg;
+	struct msg m = { .type = MSG_PROMISE,
+		         .flags = p->reply ? MSG_F_REPLY : 0,
+		         .epoch = s->epoch,
+		         .arg = p->round };
+
+	(void)tp_send(s->tp, p->peer, 0, &m, NULL, 0, 0, NULL);
+	free(p);
+}
+
+void shard_promise(struct shard *s, struct promise_letter *p)
+{
+	p->mail.deliver = promise_leave;
+	mbox_post(s->loop, &p->mail);
+}
+
 static int on_message(void *arg, node_id peer, uint8_t shard,
                       const struct msg *m, const void *payload)
 {
@@ -401,6 +447,10 @@ static int on_message(void *arg, node_id peer, uint8_t shard,
 	unsigned n = msg_payload_pages(m);
 	int r;
 
+	if (m->type == MSG_PROMISE) {
+		promise_came(s, peer, m);
+		return 0;
+	}
 	shard_gate(s);
 	shard_now_us(s);
 	for (unsigned i = 0; i < n; i++)
