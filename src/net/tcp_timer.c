@@ -5,10 +5,10 @@
  *
  * All of it is far off when it is planned, and mostly overtaken by events: in a
  * run of remote faults each acknowledgement finds company.  A timer of the loop
- * would let it sleep with a time limit each time, which costs 0.4 us a sleep; so
- * there is one timerfd for everything, set for the earliest deadline and left
- * alone when that passes out of need.  Then it rings for nothing, at most once
- * in ack_delay.
+ * would let it sleep with a time limit each time, which costs 0.4 us a sleep;
+ * so there is one timerfd for everything, set for the earliest deadline and
+ * left alone when that passes out of need.  Then it rings for nothing, at most
+ * once in ack_delay.
  *
  * For the same reason a session that owes stays in the list `owing` when it has
  * been flushed, and is looked at when the alarm rings.
