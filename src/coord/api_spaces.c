@@ -241,8 +241,7 @@ static void made_answer(struct round *r, const struct node *n,
 	(void)doc;
 }
 
-static void answer_made(struct coord *c, struct request *rq,
-                        const struct space *sp)
+static void answer_made(struct coord *c, struct request *rq, struct space *sp)
 {
 	char location[96] = "/v1/spaces/";
 	struct text t = { 0 };

@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 
@@ -75,6 +76,8 @@ static int take_pid_file(struct program *p, struct errmsg *em)
 	if (r < 0)
 		return errmsg_say(em, r, "%s", why.text);
 	p->has_pid = true;
+	/* Of one that was killed; nobody is to knock there before we serve. */
+	(void)unlink(p->url_path);
 	return 0;
 }
 
@@ -155,6 +158,19 @@ static int take_signals(struct program *p, struct errmsg *em)
 	return 0;
 }
 
+/* Links and HTTP connections together are more than the usual 1,024. */
+static void raise_descriptors(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+		return;
+	limit.rlim_cur = limit.rlim_max;
+	if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
+		log_warn("cannot raise the limit of descriptors", "errno=%d",
+		         errno);
+}
+
 /* --- start and stop ------------------------------------------------------ */
 
 static int open_ports(struct program *p, struct errmsg *em)
@@ -199,6 +215,7 @@ static int start(struct program *p, struct errmsg *em)
 	struct loop_config loop_cfg = { .mail_arg = &p->coord };
 	int r;
 
+	raise_descriptors();
 	r = take_signals(p, em);
 	if (r == 0)
 		r = make_run_dir(p, em);
@@ -234,8 +251,10 @@ static void finish(struct program *p)
 		close(p->node_fd);
 	if (p->signals.fd >= 0)
 		close(p->signals.fd);
-	if (p->has_pid)
+	if (p->has_pid) {
+		(void)unlink(p->url_path);
 		pidfile_remove(p->pid_path);
+	}
 }
 
 static int run(struct program *p)

@@ -120,21 +120,34 @@ static void sum_up(struct space_figure *total, const struct space_figure *f)
 	total->lost_pages += f->lost_pages;
 }
 
-/* What the nodes that live say of a space, together. */
-static struct space_figure sum(const struct coord *c, space_id id)
+/*
+ * What the nodes that live say of the `n` spaces from `sp` on, together: one
+ * pass over what they said, however many spaces there are.  `total` is zeros.
+ */
+static void sum(const struct coord *c, struct space *const *sp, uint32_t n,
+                struct space_figure *total)
 {
-	struct space_figure total = { .id = id };
-
 	for (uint32_t i = 0; i < c->members.next_id; i++) {
-		const struct node *n = c->members.node[i];
+		const struct node *from = c->members.node[i];
 
-		if (!n || !node_lives(n))
+		if (!from || !node_lives(from))
 			continue;
-		for (size_t k = 0; k < n->figures.n_spaces; k++)
-			if (n->figures.spaces[k].id == id)
-				sum_up(&total, &n->figures.spaces[k]);
+		for (size_t k = 0; k < from->figures.n_spaces; k++) {
+			const struct space_figure *f = &from->figures.spaces[k];
+			uint32_t low = 0, high = n;
+
+			while (low < high) {
+				uint32_t middle = (low + high) / 2;
+
+				if (sp[middle]->id < f->id)
+					low = middle + 1;
+				else
+					high = middle;
+			}
+			if (low < n && sp[low]->id == f->id)
+				sum_up(&total[low], f);
+		}
 	}
-	return total;
 }
 
 /* Has any node died with pages and not come back? */
@@ -149,11 +162,11 @@ static bool somebody_is_missed(const struct coord *c)
 	return false;
 }
 
-void render_space(struct text *t, const struct coord *c, const struct space *sp)
+/* `f`: what the nodes say of it; `missed`: somebody_is_missed(). */
+static void space(struct text *t, const struct coord *c, const struct space *sp,
+                  struct space_figure f, bool missed)
 {
-	struct space_figure f = sum(c, sp->id);
-
-	if (somebody_is_missed(c))
+	if (missed)
 		f.missing_pages += space_missing_pages(&c->spaces, sp);
 	f.lost_pages += space_lost_pages(sp);
 	text_add(t,
@@ -173,12 +186,29 @@ void render_space(struct text *t, const struct coord *c, const struct space *sp)
 	         f.clients);
 }
 
+void render_space(struct text *t, const struct coord *c, struct space *sp)
+{
+	struct space_figure f = { 0 };
+
+	sum(c, &sp, 1, &f);
+	space(t, c, sp, f, somebody_is_missed(c));
+}
+
 void render_spaces(struct text *t, const struct coord *c)
 {
+	AUTO_FREE struct space_figure *f =
+		calloc(c->spaces.n + 1u, sizeof(f[0]));
+	bool missed = somebody_is_missed(c);
+
+	if (!f) {
+		t->failed = true;
+		return;
+	}
+	sum(c, c->spaces.space, c->spaces.n, f);
 	text_add(t, "[");
 	for (uint32_t i = 0; i < c->spaces.n; i++) {
 		text_comma(t);
-		render_space(t, c, c->spaces.space[i]);
+		space(t, c, c->spaces.space[i], f[i], missed);
 	}
 	text_add(t, "]");
 }

@@ -182,7 +182,7 @@ class Coordinator:
         """ports: (http, node) as numbers; else free ones."""
         ports = ports or (0, 0)
         args = self.args if args is None else list(args)
-        (self.run_dir / "coordinator.url").unlink(missing_ok=True)
+        self.old_url = self._url_stamp()
         self.process = Process(
             [program("memspan-coordinator"),
              "--listen", f"127.0.0.1:{ports[0]}",
@@ -193,15 +193,21 @@ class Coordinator:
             self.wait_ready()
         return self
 
-    def wait_ready(self):
-        url = self.run_dir / "coordinator.url"
+    def _url_stamp(self):
+        """Tells one coordinator.url from the next; None: there is none."""
+        try:
+            st = (self.run_dir / "coordinator.url").stat()
+            return st.st_ino, st.st_mtime_ns
+        except FileNotFoundError:
+            return None
 
+    def wait_ready(self):
         def there():
             assert self.process.running(), self.process.text()
-            return url.exists()
+            return self._url_stamp() not in (None, self.old_url)
 
         wait_for(there)
-        self.url = url.read_text().strip()
+        self.url = (self.run_dir / "coordinator.url").read_text().strip()
         self.http_port = int(self.url.rsplit(":", 1)[1])
 
     def restart(self, kill=False):

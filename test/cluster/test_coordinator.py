@@ -93,8 +93,20 @@ def test_two_coordinators_do_not_share_a_run_directory(coordinators):
     other.start(wait=False)
     assert other.process.popen.wait(10) == 1
     assert f"as process {c.process.pid}" in c.log()
-    # The URL went when the second began (its fixture's doing); this one lives.
     assert c.process.running()
+    assert (c.run_dir / "coordinator.url").read_text().strip() == c.url
+
+
+def test_the_url_of_one_that_was_killed_is_not_left_for_long(coordinators):
+    c = coordinators()
+    c.kill()
+    assert (c.run_dir / "coordinator.url").exists()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        c.start(ports=(taken.getsockname()[1], 0), wait=False)
+        assert c.process.popen.wait(10) == 1
+    assert not (c.run_dir / "coordinator.url").exists()
 
 
 def test_two_coordinators_do_not_share_a_store(coordinators):

@@ -574,6 +574,25 @@ def test_64_nodes_and_its_answers_are_quick(coordinator):
           f"longest {times[-1]:.2f} ms")
 
 
+def test_many_spaces_are_listed_in_a_moment(coordinator):
+    nodes = [coordinator.fake(f"n{i}") for i in range(16)]
+    coordinator.check = False
+    for i in range(500):
+        coordinator.space(f"s{i}", size=4096)
+    for n in nodes:
+        n.figures["spaces"] = [
+            {"id": i + 1, "clients": 1, "written_pages": i, "lost_pages": 0}
+            for i in range(500)]
+        n.send_lease()
+    wait_for(lambda: coordinator.get("/v1/spaces/s499")["clients"] == 16)
+    began = time.perf_counter()
+    got = coordinator.get("/v1/spaces")
+    print(f"GET /v1/spaces of 500 by 16 nodes: "
+          f"{(time.perf_counter() - began) * 1e3:.1f} ms")
+    assert [s["pages"]["written"] for s in got] == [16 * i for i in range(500)]
+    assert all(len(n.spaces) == 500 for n in nodes)
+
+
 def test_1023_nodes_register_and_no_more(coordinators):
     c = coordinators("--lease", "60000")
     c.check = False
