@@ -37,59 +37,6 @@ static struct uffd *uffd_of(const struct sspace *sp, unsigned slot, gpn_t page)
 	                   c->stripe[cut_stripe_of_page(&sp->space->cut, page)];
 }
 
-/* The page is held, and its bytes are in the memfd: map it for one client. */
-static void map_held(struct shard *s, struct sspace *sp, unsigned slot,
-                     gpn_t page)
-{
-	struct uffd_run run = { .first = page, .pages = 1 };
-	bool writable = sp->space->pages[page].state == PAGE_M;
-	struct uffd *u = uffd_of(sp, slot, page);
-	enum uffd_outcome o;
-
-	if (u == NULL)
-		return;
-	if (!s->node->features.minor_wp) {
-		o = writable ? uffd_unprotect(u, &run, 0) :
-		               uffd_wake(u, page, 1);
-	} else if (writable) {
-		/* Mapped read-only, or not at all: either is possible. */
-		o = uffd_unprotect(u, &run, UFFD_DONTWAKE);
-		run.done = 0;
-		if (o != UFFD_GONE)
-			o = uffd_continue(u, &run, 0);
-	} else {
-		o = uffd_continue(u, &run, UFFD_WP);
-	}
-	switch (o) {
-	case UFFD_DONE:
-	case UFFD_ABSENT: /* unmapped meanwhile: nobody waits */
-	case UFFD_GONE:   /* the main thread will hear it from the socket */
-		break;
-	case UFFD_NOMEM:
-		shard_count(&s->counters->nomem, 1);
-		(void)uffd_wake(u, page, 1);
-		break;
-	case UFFD_AGAIN:
-		(void)uffd_wake(u, page, 1); /* fault again, and so try again */
-		break;
-	case UFFD_BREACH:
-		shard_count(&s->counters->breaches, 1);
-		shard_end_clients(s, sp,
-		                  "a page that this node holds is not in the "
-		                  "space's memory: a client punched it or "
-		                  "wrote around memspan; the space's clients "
-		                  "end, so that none reads wrong bytes");
-		break;
-	}
-}
-
-static void map_for(struct shard *s, struct sspace *sp, uint64_t slots,
-                    gpn_t page)
-{
-	for (; slots != 0; slots &= slots - 1)
-		map_held(s, sp, (unsigned)__builtin_ctzll(slots), page);
-}
-
 void install_keep(struct shard *s, struct sspace *sp, gpn_t page,
                   const uint8_t *bytes)
 {
@@ -137,6 +84,85 @@ static void place_run(struct shard *s, struct sspace *sp, struct uffd *u,
 		if (u != NULL)
 			(void)uffd_wake(u, first + i, 1);
 	}
+}
+
+/*
+ * On an old kernel, for a client that sends MINOR faults all the same: its fence
+ * has registered it anew when the lease lapsed, and that cannot be taken back.
+ * A page to be read is then put in anew, for CONTINUE would map it writable: out
+ * of all clients, and with COPY into this one.
+ */
+static enum uffd_outcome map_anew(struct shard *s, struct sspace *sp,
+                                  struct uffd *u, gpn_t page, bool writable)
+{
+	struct uffd_run run = { .first = page, .pages = 1 };
+	enum uffd_outcome o;
+
+	if (writable) {
+		o = uffd_unprotect(u, &run, UFFD_DONTWAKE);
+		run.done = 0;
+		return o == UFFD_GONE ? o : uffd_continue(u, &run, 0);
+	}
+	memcpy(s->bounce, space_mem_page(&sp->space->mem, page), PAGE_BYTES);
+	install_protect(s, sp, page, 1);
+	(void)space_mem_punch(&sp->space->mem, page, 1);
+	place_run(s, sp, u, page, 1, s->bounce, INSTALL_S);
+	return UFFD_DONE;
+}
+
+/* The page is held, and its bytes are in the memfd: map it for one client. */
+static void map_held(struct shard *s, struct sspace *sp, unsigned slot,
+                     gpn_t page)
+{
+	struct uffd_run run = { .first = page, .pages = 1 };
+	bool writable = sp->space->pages[page].state == PAGE_M;
+	struct uffd *u = uffd_of(sp, slot, page);
+	enum uffd_outcome o;
+
+	if (u == NULL)
+		return;
+	if (!s->node->features.minor_wp && sp->client[slot].minor) {
+		o = map_anew(s, sp, u, page, writable);
+	} else if (!s->node->features.minor_wp) {
+		o = writable ? uffd_unprotect(u, &run, 0) :
+		               uffd_wake(u, page, 1);
+	} else if (writable) {
+		/* Mapped read-only, or not at all: either is possible. */
+		o = uffd_unprotect(u, &run, UFFD_DONTWAKE);
+		run.done = 0;
+		if (o != UFFD_GONE)
+			o = uffd_continue(u, &run, 0);
+	} else {
+		o = uffd_continue(u, &run, UFFD_WP);
+	}
+	switch (o) {
+	case UFFD_DONE:
+	case UFFD_ABSENT: /* unmapped meanwhile: nobody waits */
+	case UFFD_GONE:   /* the main thread will hear it from the socket */
+		break;
+	case UFFD_NOMEM:
+		shard_count(&s->counters->nomem, 1);
+		(void)uffd_wake(u, page, 1);
+		break;
+	case UFFD_AGAIN:
+		(void)uffd_wake(u, page, 1); /* fault again, and so try again */
+		break;
+	case UFFD_BREACH:
+		shard_count(&s->counters->breaches, 1);
+		shard_end_clients(s, sp,
+		                  "a page that this node holds is not in the "
+		                  "space's memory: a client punched it or "
+		                  "wrote around memspan; the space's clients "
+		                  "end, so that none reads wrong bytes");
+		break;
+	}
+}
+
+static void map_for(struct shard *s, struct sspace *sp, uint64_t slots,
+                    gpn_t page)
+{
+	for (; slots != 0; slots &= slots - 1)
+		map_held(s, sp, (unsigned)__builtin_ctzll(slots), page);
 }
 
 /* The client through which a run is installed: one that waits, else any. */

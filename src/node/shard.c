@@ -309,6 +309,7 @@ static int attach_client(struct shard *s, struct sspace *sp, struct client *cl)
 	if (c->stripe == NULL)
 		return -ENOMEM;
 	c->client = cl;
+	c->minor = false;
 	sp->n_clients++;
 	for (uint32_t i = 0; i < sp->space->cut.stripes; i++) {
 		struct sstripe *st = &c->stripe[i];

@@ -91,6 +91,7 @@ struct sstripe {
 struct sclient {
 	struct client *client;  /* NULL: free slot */
 	struct sstripe *stripe; /* array of cut.stripes; unused: uffd NULL */
+	bool minor; /* it sends MINOR faults, though told not to: install.c */
 };
 
 struct sspace {
@@ -223,6 +224,8 @@ struct shard {
 	struct defer *defer; /* binary heap by `at` */
 	uint32_t n_defer;
 	struct loop_timer defer_timer;
+
+	uint8_t bounce[PAGE_BYTES]; /* install.c */
 
 	uint32_t now_us;
 	uint32_t n_fds; /* userfaultfds watched */

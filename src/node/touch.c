@@ -419,6 +419,8 @@ void touch_ready(struct loop_io *io, uint32_t events)
 
 			if (f[i].page >= st->space->space->cut.pages)
 				continue;
+			st->space->client[slot].minor |=
+				f[i].kind == UFFD_FAULT_MINOR;
 			p = pend_add(s, st->space, f[i].page, &f[i], slot);
 			touch_pend(s, p);
 			peer_drain(s);
