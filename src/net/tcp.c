@@ -86,6 +86,8 @@ static void turn_end(struct loop_hook *h)
 		tp->graves = s->next_grave;
 		session_free(s);
 	}
+	/* This was the end that the kick was to bring about. */
+	timer_stop(tp->loop, &tp->kick);
 	tp->turn_over = true;
 }
 

@@ -54,8 +54,12 @@ static_assert(TCP_RX_BYTES >= WIRE_HDR_BYTES + WIRE_PAYLOAD_BYTES_MAX,
 #define TCP_HELLO_NS    (5 * NSEC_PER_SEC) /* to connect, and to say hello */
 #define TCP_GUESTS_MAX  64u                /* accepted, hello not yet read */
 
-/* Bytes applied after which an acknowledgement is sent at once. */
-#define TCP_ACK_BYTES (TCP_RING_BYTES / 4)
+/*
+ * What is applied before an acknowledgement is sent at once: a quarter of what
+ * the sender's ring holds, of bytes or of the smallest room.
+ */
+#define TCP_ACK_BYTES    (TCP_RING_BYTES / 4)
+#define TCP_ACK_MESSAGES (TP_FREE_MAX / 4)
 
 enum tcp_state {
 	TCP_IDLE,
@@ -104,9 +108,10 @@ struct tcp_session {
 	uint64_t rx_head, rx_tail; /* bytes received, and delivered */
 	uint64_t applied;          /* the peer's highest seq */
 	uint64_t ack_sent;         /* what of that it was told */
-	uint32_t ack_bytes;        /* applied since */
-	bool ack_now;              /* it asked (PING) */
-	bool delivering;           /* a handler may be running */
+	uint32_t ack_bytes;        /* applied since, and messages */
+	uint32_t ack_messages;
+	bool ack_now;    /* it asked (PING) */
+	bool delivering; /* a handler may be running */
 
 	/* Waiting for company: lazy messages, or an acknowledgement. */
 	bool owing;

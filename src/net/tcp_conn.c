@@ -109,6 +109,7 @@ static void say_hello(struct tcp_session *s)
 	s->side_sent = 0;
 	s->ack_sent = s->applied;
 	s->ack_bytes = 0;
+	s->ack_messages = 0;
 }
 
 /* The last word on `fd`, which is new, so that it has room for it. */

@@ -74,6 +74,7 @@ static int apply(struct tcp_session *s, const struct msg *m,
 	}
 	s->applied = m->seq;
 	s->ack_bytes += (uint32_t)WIRE_HDR_BYTES + m->payload_bytes;
+	s->ack_messages++;
 	credit_applied(&s->credit, m);
 	tp->counters.msgs_in++;
 	return 0;
@@ -195,7 +196,8 @@ static bool expect_hello(struct tcp_session *s)
 /* Have what was applied acknowledged: soon, or now if it is much. */
 static void acknowledge(struct tcp_session *s)
 {
-	if (s->ack_now || s->ack_bytes >= TCP_ACK_BYTES)
+	if (s->ack_now || s->ack_bytes >= TCP_ACK_BYTES ||
+	    s->ack_messages >= TCP_ACK_MESSAGES)
 		tcp_mark_dirty(s);
 	else if (s->applied != s->ack_sent)
 		tcp_owe(s);

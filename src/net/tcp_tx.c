@@ -102,6 +102,7 @@ static void stamp(struct tcp_session *s)
 	}
 	s->ack_sent = s->applied;
 	s->ack_bytes = 0;
+	s->ack_messages = 0;
 	s->ack_now = false;
 }
 
