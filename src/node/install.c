@@ -87,10 +87,10 @@ static void place_run(struct shard *s, struct sspace *sp, struct uffd *u,
 }
 
 /*
- * On an old kernel, for a client that sends MINOR faults all the same: its fence
- * has registered it anew when the lease lapsed, and that cannot be taken back.
- * A page to be read is then put in anew, for CONTINUE would map it writable: out
- * of all clients, and with COPY into this one.
+ * On an old kernel, for a client that sends MINOR faults all the same: its
+ * fence has registered it anew when the lease lapsed, and that cannot be taken
+ * back. A page to be read is then put in anew, for CONTINUE would map it
+ * writable: out of all clients, and with COPY into this one.
  */
 static enum uffd_outcome map_anew(struct shard *s, struct sspace *sp,
                                   struct uffd *u, gpn_t page, bool writable)

@@ -3,8 +3,8 @@
  * The membership, as the link thread hears of it, and the promises that keep it
  * in force while the coordinator is silent (promise.c says why).
  *
- * PROMISE travels between nodes, on the lanes of shard 0: the shard passes it on
- * to this thread and back, and decides nothing.
+ * PROMISE travels between nodes, on the lanes of shard 0: the shard passes it
+ * on to this thread and back, and decides nothing.
  */
 
 #include <string.h>
@@ -81,7 +81,7 @@ void link_on_members(struct link *l, const struct msg *m,
 	            loop_now_fresh(l->loop) + (until - now));
 }
 
-/* --- promises ------------------------------------------------------------ */
+/* --- promises ---------------------------------------------------------- */
 
 static void promise_send(struct link *l, node_id to, bool reply, uint64_t round)
 {

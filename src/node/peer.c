@@ -392,7 +392,7 @@ void peer_drain(struct shard *s)
 	s->draining = false;
 }
 
-/* --- promises: passed on between the link thread and its like ----------- */
+/* --- promises: passed on between the link thread and its like ---------- */
 
 static void promise_deliver(struct mail *mail, void *arg)
 {

@@ -3,11 +3,11 @@
  * Promises
  * ========
  *
- * A lease says that nobody will be given our pages.  That is the coordinator's to
- * say; but if it is dead, nobody can be given anything either: a new owner needs
- * a newer epoch, and a newer epoch is nothing before members adopt it.  So while
- * the coordinator is silent, a lease holds for as long as *all* other members of
- * the epoch promise to adopt no newer one:
+ * A lease says that nobody will be given our pages.  That is the coordinator's
+ * to say; but if it is dead, nobody can be given anything either: a new owner
+ * needs a newer epoch, and a newer epoch is nothing before members adopt it. 
+ * So while the coordinator is silent, a lease holds for as long as *all* other
+ * members of the epoch promise to adopt no newer one:
  *
  *	we                              each other member
  *	ask, round k, at time t   ->    same epoch, none newer heard of?
@@ -17,10 +17,10 @@
  *
  * A member's promise is at least as long as what we take from it, for it counts
  * from when our question arrived, and we from when it was sent.  A member that
- * hears of a newer epoch stops promising and adopts it when its promises have run
- * out; by then whoever relied on them is fenced.  One silent member is enough to
- * be fenced.  A node without others cannot prolong itself: there would be nobody
- * to hear of its death.
+ * hears of a newer epoch stops promising and adopts it when its promises have
+ * run out; by then whoever relied on them is fenced.  One silent member is
+ * enough to be fenced.  A node without others cannot prolong itself: there
+ * would be nobody to hear of its death.
  */
 
 #include "node/promise.h"

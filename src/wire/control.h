@@ -51,7 +51,7 @@
 
 #include "wire/wire.h"
 
-/* --- CLAIM --------------------------------------------------------------- */
+/* --- CLAIM ------------------------------------------------------------- */
 
 /*
  * A claim says: I am about to touch extents [e, e + n); make those of them that
@@ -59,9 +59,10 @@
  * idempotent.  The answer has n records, in order.
  *
  * An extent that a node had opened in a life that is over is, as soon as a next
- * life may begin, at home at HOME_LOST for good: a number that no node ever has,
- * and that MEMBERS then lists as dead.  So its pages are lost for everybody, and
- * never look untouched to the node's next life, which knows nothing of them.
+ * life may begin, at home at HOME_LOST for good: a number that no node ever
+ * has, and that MEMBERS then lists as dead.  So its pages are lost for
+ * everybody, and never look untouched to the node's next life, which knows
+ * nothing of them.
  */
 #define HOME_LOST         ((node_id)(NODES_MAX - 1))
 #define CLAIM_EXTENTS_MAX 64u
@@ -91,7 +92,7 @@ struct extent_info {
 void extent_encode(const struct extent_info *e, struct wire_extent *out);
 int extent_decode(const struct wire_extent *in, struct extent_info *ret);
 
-/* --- MEMBERS ------------------------------------------------------------- */
+/* --- MEMBERS ----------------------------------------------------------- */
 
 /* Numbers are on the wire. */
 enum member_state {

@@ -49,7 +49,7 @@ enum local_type {
 
 /* How the client registers its userfaultfds (LOCAL_SPACE.mode). */
 enum {
-	LOCAL_MODE_MINOR = 1, /* MISSING|MINOR|WP; without it MISSING|WP, and the
+	LOCAL_MODE_MINOR = 1, /* MISSING|MINOR|WP; without: MISSING|WP, and the
 	                         node keeps markers [A3]; the fence thread then
 	                         registers anew with MINOR before it drops.  The
 	                         kernel cannot take that back, so after a lapse
@@ -72,12 +72,12 @@ struct local_msg { /* every packet, both ways: 384 bytes */
 	uint32_t node;         /* SPACE: the node's id */
 	uint32_t space;        /* SPACE: the space's id */
 	uint32_t reserved[2];  /* zero, checked */
-	char text[296];        /* ATTACH: space name; ENDED, REFUSED: a sentence;
+	char text[296];       /* ATTACH: space name; ENDED, REFUSED: a sentence;
 	                          NUL-terminated */
 };
 static_assert(sizeof(struct local_msg) == 384, "one size for all packets");
 
-/* --- pages shared with the node, read-only in the client ------------------ */
+/* --- pages shared with the node, read-only in the client --------------- */
 
 /* The lease page: one for all clients of a node. */
 struct local_lease {
@@ -91,20 +91,21 @@ struct local_lease {
 
 /*
  * The notes: what the node did for each thread of this client.  A thread's slot
- * is tid % LOCAL_NOTES.  The node stores before it wakes the thread, so a thread
- * that reads its slot before and after an access knows if and how it faulted.
- * value = number of faults resolved << 4 | enum local_class of the last one.
+ * is tid % LOCAL_NOTES.  The node stores before it wakes the thread, so a
+ * thread that reads its slot before and after an access knows if and how it
+ * faulted. value = number of faults resolved << 4 | enum local_class of the
+ * last one.
  */
 #define LOCAL_NOTES 16384u
 
 enum local_class {
 	LOCAL_FIRST_TOUCH = 1,   /* zeros, homed here, no message sent */
 	LOCAL_REMOTE_READ = 2,   /* bytes came from another node */
-	LOCAL_REMOTE_WRITE = 3,  /* granted by another node, or after one gave up
+	LOCAL_REMOTE_WRITE = 3, /* granted by another node, or after one gave up
 	                            its copy: bytes or rights crossed the net */
 	LOCAL_UPGRADE = 4,       /* write permission only, without the net */
 	LOCAL_REFAULT = 5,       /* the node held the page: mapped anew */
-	LOCAL_PREFETCHED = 6,    /* was on its way already when it was touched */
+	LOCAL_PREFETCHED = 6,   /* was on its way already when it was touched */
 	LOCAL_FIRST_REMOTE = 7,  /* zeros, but home is another node */
 };
 
@@ -114,7 +115,7 @@ struct local_notes {
 	_Atomic uint64_t total[SHARDS_MAX][16];
 	/* [shard]: pages installed before anybody waited for them. */
 	_Atomic uint64_t prefetched_pages[SHARDS_MAX];
-	/* [shard]: faults (messages) that were answered with pages_installed. */
+	/* [shard]: faults (messages) answered with pages_installed. */
 	_Atomic uint64_t faults[SHARDS_MAX];
 	_Atomic uint64_t pages_installed[SHARDS_MAX];
 };

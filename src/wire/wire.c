@@ -53,7 +53,7 @@ enum payload_rule {
 	PAYLOAD_HELLO,   /* struct wire_hello */
 	PAYLOAD_DOC,     /* up to WIRE_CONTROL_BYTES_MAX; may be empty */
 	PAYLOAD_MEMBERS, /* struct wire_member[], at most NODES_MAX */
-	PAYLOAD_RECORDS, /* a reply: struct wire_extent[], as many as arg says */
+	PAYLOAD_RECORDS, /* a reply: struct wire_extent[], as arg says */
 };
 
 struct rule {
@@ -68,6 +68,7 @@ struct rule {
 };
 
 #define PAGE_FLAGS    MSG_F_TRACE
+#define MIGRATE_FLAGS (MSG_F_TRACE | MSG_F_MIGRATE)
 #define CONTROL_FLAGS (MSG_F_TRACE | MSG_F_REPLY | MSG_F_ERROR)
 
 /* clang-format off */
@@ -88,14 +89,15 @@ R(GET_X,      "get_x",      REQUEST, PAGE_FLAGS,    ONE,  SOME,   NONE,    NONE)
 R(DISCARD,    "discard",    REQUEST, PAGE_FLAGS,    ONE,  SOME,   NONE,    NONE),
 
 R(GRANT_S,    "grant_s",    ANSWER,  PAGE_FLAGS,    ONE,  GRANT,  MASK,    PAGES),
-R(GRANT_X,    "grant_x",    ANSWER,  PAGE_FLAGS | MSG_F_MIGRATE,
-                                                    ONE,  GRANT,  MASK,    PAGES),
+R(GRANT_X,    "grant_x",    ANSWER,  MIGRATE_FLAGS, ONE,  GRANT,  MASK,    PAGES),
 R(GRANT_ZERO, "grant_zero", ANSWER,  PAGE_FLAGS,    ONE,  GRANT,  MASK,    NONE),
 R(UPGRADE,    "upgrade",    ANSWER,  PAGE_FLAGS,    ONE,  ONE,    NONE,    NONE),
 R(GRANT_LOST, "grant_lost", ANSWER,  PAGE_FLAGS,    ONE,  ONE,    NONE,    NONE),
 R(DISCARDED,  "discarded",  ANSWER,  PAGE_FLAGS,    ONE,  SOME,   NONE,    NONE),
-R(MOVED,      "moved",      ANSWER,  PAGE_FLAGS,    ONE,  SOME,   HOME,    NONE),
-R(AGAIN,      "again",      ANSWER,  PAGE_FLAGS,    ONE,  SOME,   NONE,    NONE),
+R(MOVED,      "moved",      ANSWER,  PAGE_FLAGS | MSG_F_DISCARD,
+                                                   ONE,  SOME,   HOME,    NONE),
+R(AGAIN,      "again",      ANSWER,  PAGE_FLAGS | MSG_F_DISCARD,
+                                                   ONE,  SOME,   NONE,    NONE),
 
 R(RECALL_S,   "recall_s",   RECALL,  PAGE_FLAGS,    ONE,  ONE,    NONE,    NONE),
 R(RECALL_X,   "recall_x",   RECALL,  PAGE_FLAGS,    ONE,  ONE,    NODE,    NONE),

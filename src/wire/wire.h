@@ -16,9 +16,9 @@
  *	    16     8  page           first page of the run
  *	    24     8  mask           bit i: page + i is meant; see each type
  *	    32     8  arg            per type
- *	    40     8  seq            number of this message in its session, from 1;
- *	                             0: not numbered (HELLO, PING, ACKED)
- *	    48     8  ack            the highest seq applied in the other direction
+ *	    40     8  seq            number of the message in its session, from
+ *	                             1; 0: not numbered (HELLO, PING, ACKED)
+ *	    48     8  ack            the highest seq applied the other way
  *	    56     4  payload_bytes  fixed by type and mask, or a limit by type
  *	    60     4  payload_crc    CRC-32C of the payload; 0 if there is none
  *	    64     4  reserved       zero
@@ -99,6 +99,8 @@ enum {
 	MSG_F_TRACE = 1,   /* trace context precedes the payload */
 	MSG_F_MIGRATE = 2, /* GRANT_X: given writable though only S was asked */
 	MSG_F_REPLY = 4,   /* control documents: the answer to the same arg */
+	MSG_F_DISCARD = 16, /* MOVED, AGAIN: the answer to a DISCARD, not to a
+	                       GET for the same pages */
 	MSG_F_ERROR = 8,   /* with F_REPLY: payload is {"status","detail"} */
 };
 
@@ -161,7 +163,7 @@ enum msg_type {
 
 	/* Node <-> coordinator (wire/control.h); MEMBERS also between nodes. */
 	MSG_LEASE = 80, /* node: JSON counters; answer: arg = lease in ns */
-	/* page: first page of first extent; arg: claim_arg(); answer: records */
+	/* page: first of the first extent; arg: claim_arg(); answer: records */
 	MSG_CLAIM = 81,
 	MSG_MEMBERS = 82,   /* payload: struct wire_member[] */
 	MSG_SPACE_ADD = 83, /* JSON; answered: I have it */
@@ -234,7 +236,7 @@ void wire_seal(struct wire_hdr *hdr);
 int wire_decode(const struct wire_hdr *in, struct msg *ret,
                 uint32_t *payload_crc);
 
-/* --- hello --------------------------------------------------------------- */
+/* --- hello ------------------------------------------------------------- */
 
 /*
  * The first message on every connection, from both ends, the dialler first.
