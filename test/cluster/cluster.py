@@ -287,8 +287,10 @@ class Cluster:
     def space(self, name, size=16 * MIB, **fields):
         return self.coordinator.space(name, size, **fields)
 
-    def show(self, node):
-        return self.nodes[node].show()
+    def coordinator_again(self):
+        """Start it after kill(), on the ports that the nodes remember."""
+        c = self.coordinator
+        c.start(ports=(c.http_port, int(c.node_port().rsplit(":", 1)[1])))
 
     def _keep(self, client):
         self.clients.append(client)
