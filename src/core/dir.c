@@ -146,7 +146,7 @@ static void own(struct dir_txn *t, node_id n, uint32_t now_us)
 static void grant_readers(struct dir_txn *t, bool event_bytes,
                           struct dir_actions *out)
 {
-	struct nodeset to = t->wait[WAIT_S];
+	struct nodeset to = MUTATE(15, t->wait[WAIT_S], (struct nodeset){ 0 });
 
 	if (t->req != NODE_NONE)
 		nodeset_add(&to, t->req);
@@ -182,7 +182,7 @@ static bool serve_read(struct dir *d, struct dir_entry *e, struct dir_txn *t,
 		return false;
 	}
 	t->giver = t->reader = NODE_NONE;
-	if (nodeset_has(&t->holders, d->cfg.self)) {
+	if (MUTATE(23, nodeset_has(&t->holders, d->cfg.self), true)) {
 		grant_readers(t, false, out);
 		return true;
 	}
@@ -196,7 +196,7 @@ static bool serve_write(struct dir *d, struct dir_entry *e, struct dir_txn *t,
 	struct nodeset others = t->holders;
 	node_id last = t->req;
 
-	if (!nodeset_has(&t->holders, t->req)) {
+	if (MUTATE(14, !nodeset_has(&t->holders, t->req), false)) {
 		last = nodeset_has(&t->holders, d->cfg.self) ?
 		               d->cfg.self :
 		               nodeset_next(&t->holders, 0);
@@ -247,7 +247,8 @@ static void serve_nobody(struct dir_entry *e, struct dir_txn *t,
 static bool serve(struct dir *d, struct dir_entry *e, struct dir_txn *t,
                   const struct dir_event *ev, struct dir_actions *out)
 {
-	if (nodeset_empty(&t->holders)) {
+	if (nodeset_empty(&t->holders) ||
+	    MUTATE(18, false, t->kind == DIR_DISCARD)) {
 		serve_nobody(e, t, ev, out);
 		return true;
 	}
@@ -313,6 +314,11 @@ static void go_on(struct dir *d, struct dir_entry *e, struct dir_txn *t,
 
 		for (unsigned i = 0; i < DIR_INLINE; i++)
 			nodeset_remove(&drop, nodeset_next(&drop, 0));
+		if (MUTATE(21, false, true)) {
+			NODESET_FOREACH(n, &drop)
+			nodeset_remove(&t->holders, n);
+			continue;
+		}
 		t->kind = KIND_TRIM;
 		order_inval(t, &drop, out);
 		return;
@@ -342,7 +348,8 @@ static bool may_ask(const struct dir *d, const struct dir_entry *e,
 	    nodeset_has(&t->wait[WAIT_X], ev->from) ||
 	    (t->req == ev->from && t->kind != DIR_DISCARD))
 		return false;
-	return ev->kind == DIR_GET_S ? !holds : !(holds && t->owned);
+	return ev->kind == DIR_GET_S ? !holds :
+	                               !(holds && MUTATE(24, t->owned, true));
 }
 
 /* Can a prefetch be granted without waiting for anybody but ourselves? */
@@ -469,7 +476,8 @@ static int on_ack(struct dir *d, struct dir_entry *e,
 	nodeset_remove(&t->holders, ev->from);
 	t->owned = false;
 	/* Whose copy was to stay may have died meanwhile. */
-	if (nodeset_empty(&t->holders) && t->kind != DIR_DISCARD)
+	if (MUTATE(12, nodeset_empty(&t->holders), false) &&
+	    t->kind != DIR_DISCARD)
 		lose(e, t);
 	if (MUTATE(3, nodeset_empty(&t->awaiting), true)) {
 		nodeset_clear(&t->awaiting);
@@ -492,7 +500,8 @@ static void shared_bytes(struct dir *d, struct dir_txn *t,
 		grant_readers(t, true, out);
 	if (ev->may_keep && !nodeset_has(&t->holders, d->cfg.self)) {
 		emit(out, DIR_KEEP, d->cfg.self);
-		nodeset_add(&t->holders, d->cfg.self);
+		if (MUTATE(16, true, false))
+			nodeset_add(&t->holders, d->cfg.self);
 	}
 }
 
@@ -507,7 +516,8 @@ static void moved_bytes(struct dir *d, struct dir_entry *e, struct dir_txn *t,
 	if (t->req == NODE_NONE)
 		(void)next_waiter(t); /* the asker died: who else? */
 	if (t->req != NODE_NONE && t->kind != DIR_DISCARD) {
-		a = emit(out, DIR_SEND_GRANT_X, t->req);
+		a = emit(out, MUTATE(5, DIR_SEND_GRANT_X, DIR_SEND_UPGRADE),
+		         t->req);
 		a->event_bytes = true;
 		a->migrate = t->kind == DIR_GET_S;
 		a->requester = ev->from;
@@ -524,8 +534,8 @@ static void moved_bytes(struct dir *d, struct dir_entry *e, struct dir_txn *t,
 			e->flags |= DIR_F_LOST;
 		}
 	}
-	a = emit(out, DIR_FORGET, ev->from);
-	a->number = ev->number;
+	if (MUTATE(17, true, false))
+		emit(out, DIR_FORGET, ev->from)->number = ev->number;
 }
 
 static int on_ack_data(struct dir *d, struct dir_entry *e,
@@ -599,7 +609,8 @@ static void on_gone(struct dir *d, struct dir_entry *e,
 			go_on(d, e, t, ev, out);
 		return;
 	}
-	nodeset_remove(&t->awaiting, ev->from);
+	if (MUTATE(11, true, false))
+		nodeset_remove(&t->awaiting, ev->from);
 	if (nodeset_empty(&t->awaiting))
 		go_on(d, e, t, ev, out);
 }

@@ -173,7 +173,8 @@ static int on_void(struct page_entry *p, const struct page_event *ev,
 	if (ev->kind == PAGE_REFUSED && (p->flags & PAGE_F_PREFETCH) == 0)
 		return -EPROTO;
 	p->flags &= (uint8_t) ~(WANT | PAGE_F_PREFETCH);
-	emit(out, PAGE_TOUCH_AGAIN);
+	if (MUTATE(13, true, false))
+		emit(out, PAGE_TOUCH_AGAIN);
 	return 0;
 }
 
@@ -256,7 +257,7 @@ static bool defer(struct page_entry *p, const struct page_event *ev,
 		p->flags &= (uint8_t)~PAGE_F_RECALLED;
 		return false;
 	}
-	p->flags |= PAGE_F_RECALLED;
+	p->flags |= MUTATE(22, PAGE_F_RECALLED, 0);
 	emit(out, PAGE_DEFER)->until_us = at;
 	return true;
 }

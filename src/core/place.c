@@ -8,7 +8,8 @@
  * answers; then a first touch is a local affair.  Claims come in runs that
  * double while a node keeps touching new memory in order (1, 2, 4 ...
  * CLAIM_RUN_MAX extents), and the next run is claimed when half of what is open
- * is used up, so that a steady scan waits for the coordinator only at its start.
+ * is used up, so that a steady scan waits for the coordinator only at its
+ * start.
  *
  * A claim opens the first half of its run: claimed but not opened means zeros,
  * whoever died [C3], so no more is opened than a scan is about to touch.
@@ -21,9 +22,9 @@
  * A scan through pages of another node goes the same way, for it has to learn
  * whose they are.
  *
- * Each stripe has a claimant of its own, for a stripe is one shard's.  Where one
- * shard has them all, a run goes on into the next stripes, whose claimants take
- * over from the one before.
+ * Each stripe has a claimant of its own, for a stripe is one shard's.  Where
+ * one shard has them all, a run goes on into the next stripes, whose claimants
+ * take over from the one before.
  */
 
 #include "core/place.h"
