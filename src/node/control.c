@@ -123,18 +123,28 @@ static void space_job_done(struct shard_letter *sl)
 		j->answer->result = sl->result;
 	if (--j->left > 0)
 		return;
-	if (j->answer->drop) {
-		struct space **p = &c->spaces;
-
-		while (*p != j->space)
-			p = &(*p)->next;
-		*p = j->space->next;
-		space_free(j->space);
-	} else {
-		j->answer->space = j->space;
-	}
+	j->answer->space = j->space;
 	link_space_answer(c->node->link, j->answer);
 	free(j);
+}
+
+static void bury(struct mail *mail, void *arg)
+{
+	struct space_letter *l = container_of(mail, struct space_letter, mail);
+	struct control *c = arg;
+	struct space **p = &c->spaces;
+
+	while (*p != l->space)
+		p = &(*p)->next;
+	*p = l->space->next;
+	space_free(l->space);
+	free(l);
+}
+
+void control_bury(struct control *c, struct space_letter *l)
+{
+	l->mail.deliver = bury;
+	mbox_post(c->loop, &l->mail);
 }
 
 static int space_job_start(struct control *c, struct space *sp,
@@ -166,7 +176,7 @@ static void space_add(struct control *c, struct space_letter *l)
 	struct errmsg em = { "" };
 
 	if (sp != NULL) { /* told again after the link broke */
-		l->space = sp;
+		l->space = sp->shards_left > 0 ? NULL : sp;
 		link_space_answer(c->node->link, l);
 		return;
 	}
@@ -189,7 +199,8 @@ static void space_drop(struct control *c, struct space_letter *l)
 {
 	struct space *sp = space_by_id(c, l->id);
 
-	if (sp == NULL) {
+	/* The coordinator may tell twice, when a renewal crosses the first. */
+	if (sp == NULL || sp->shards_left > 0) {
 		link_space_answer(c->node->link, l);
 		return;
 	}
@@ -202,6 +213,8 @@ static void space_drop(struct control *c, struct space_letter *l)
 	l->result = space_job_start(c, sp, l, shard_drop_space);
 	if (l->result < 0)
 		link_space_answer(c->node->link, l);
+	else
+		sp->shards_left = c->node->cfg.shards;
 }
 
 void control_space(struct control *c, struct space_letter *l)

@@ -207,6 +207,15 @@ static void space_deliver(struct mail *mail, void *arg)
 	control_space(s->node->control, s);
 }
 
+static void forget_space(struct link *l, space_id id)
+{
+	for (uint32_t i = 0; i < l->spaces.n; i++)
+		if (l->spaces.v[i]->id == id) {
+			l->spaces.v[i] = l->spaces.v[--l->spaces.n];
+			return;
+		}
+}
+
 static void on_space(struct link *l, const struct msg *m,
                      const uint8_t *payload)
 {
@@ -223,11 +232,7 @@ static void on_space(struct link *l, const struct msg *m,
 		return;
 	}
 	if (s->drop && s->commit)
-		for (uint32_t i = 0; i < l->spaces.n; i++)
-			if (l->spaces.v[i]->id == s->id) {
-				l->spaces.v[i] = l->spaces.v[--l->spaces.n];
-				break;
-			}
+		forget_space(l, s->id);
 	s->mail.deliver = space_deliver;
 	mbox_post(l->node->control_loop, &s->mail);
 }
@@ -259,7 +264,11 @@ static void space_answer(struct mail *mail, void *arg)
 		         .arg = s->number };
 	json_t *doc;
 
-	if (s->space != NULL)
+	/* An answer to an earlier add may have come behind the drop's commit:
+	 * so it is forgotten here, too, before it may be freed. */
+	if (s->space != NULL && s->drop)
+		forget_space(l, s->id);
+	else if (s->space != NULL)
 		remember_space(l, s->space);
 	if (s->result < 0) {
 		m.flags |= MSG_F_ERROR;
@@ -270,7 +279,10 @@ static void space_answer(struct mail *mail, void *arg)
 		doc = json_object();
 	}
 	say_doc(l, &m, doc);
-	free(s);
+	if (s->space != NULL && s->drop)
+		control_bury(l->node->control, s);
+	else
+		free(s);
 }
 
 void link_space_answer(struct link *l, struct space_letter *a)

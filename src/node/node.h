@@ -67,7 +67,7 @@ struct space {
 	_Atomic uint32_t n_clients; /* control writes, link reads */
 	/* Pages homed here that exist, and that are lost: any shard adds. */
 	_Atomic uint64_t written, lost;
-	uint32_t shards_left; /* control: shards that still use it */
+	uint32_t shards_left; /* control: not 0 while it is being dropped */
 	struct space *next;   /* control's list */
 };
 
@@ -261,11 +261,15 @@ struct space_letter {
 	uint64_t bytes;
 	uint32_t replicas;
 	int result;          /* answer */
-	struct space *space; /* answer to add: for the link's counters */
+	/* Answer to add: for the link's counters; to drop: nobody but the link
+	 * still has it. */
+	struct space *space;
 	uint32_t clients;    /* answer to drop */
 	char why[256];
 };
 void control_space(struct control *c, struct space_letter *l);
+/* The link has forgotten l->space too: free both. */
+void control_bury(struct control *c, struct space_letter *l);
 void link_space_answer(struct link *l, struct space_letter *a);
 /* Any thread: end the node; every client is told `why`. */
 void control_end(struct control *c, int status, const char *why);
