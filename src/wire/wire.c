@@ -69,6 +69,7 @@ struct rule {
 
 #define PAGE_FLAGS    MSG_F_TRACE
 #define MIGRATE_FLAGS (MSG_F_TRACE | MSG_F_MIGRATE)
+#define DISCARD_FLAGS (MSG_F_TRACE | MSG_F_DISCARD)
 #define CONTROL_FLAGS (MSG_F_TRACE | MSG_F_REPLY | MSG_F_ERROR)
 
 /* clang-format off */
@@ -94,10 +95,8 @@ R(GRANT_ZERO, "grant_zero", ANSWER,  PAGE_FLAGS,    ONE,  GRANT,  MASK,    NONE)
 R(UPGRADE,    "upgrade",    ANSWER,  PAGE_FLAGS,    ONE,  ONE,    NONE,    NONE),
 R(GRANT_LOST, "grant_lost", ANSWER,  PAGE_FLAGS,    ONE,  ONE,    NONE,    NONE),
 R(DISCARDED,  "discarded",  ANSWER,  PAGE_FLAGS,    ONE,  SOME,   NONE,    NONE),
-R(MOVED,      "moved",      ANSWER,  PAGE_FLAGS | MSG_F_DISCARD,
-                                                   ONE,  SOME,   HOME,    NONE),
-R(AGAIN,      "again",      ANSWER,  PAGE_FLAGS | MSG_F_DISCARD,
-                                                   ONE,  SOME,   NONE,    NONE),
+R(MOVED,      "moved",      ANSWER,  DISCARD_FLAGS, ONE,  SOME,   HOME,    NONE),
+R(AGAIN,      "again",      ANSWER,  DISCARD_FLAGS, ONE,  SOME,   NONE,    NONE),
 
 R(RECALL_S,   "recall_s",   RECALL,  PAGE_FLAGS,    ONE,  ONE,    NONE,    NONE),
 R(RECALL_X,   "recall_x",   RECALL,  PAGE_FLAGS,    ONE,  ONE,    NODE,    NONE),

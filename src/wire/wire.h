@@ -99,9 +99,10 @@ enum {
 	MSG_F_TRACE = 1,   /* trace context precedes the payload */
 	MSG_F_MIGRATE = 2, /* GRANT_X: given writable though only S was asked */
 	MSG_F_REPLY = 4,   /* control documents: the answer to the same arg */
-	MSG_F_DISCARD = 16, /* MOVED, AGAIN: the answer to a DISCARD, not to a
-	                       GET for the same pages */
 	MSG_F_ERROR = 8,   /* with F_REPLY: payload is {"status","detail"} */
+	/* MOVED, AGAIN: the answer to a DISCARD, not to a GET for the same
+	 * pages */
+	MSG_F_DISCARD = 16,
 };
 
 /*

@@ -303,7 +303,8 @@ static void fields_out_of_range_are_refused(void **state)
 	REFUSED(get_s, payload_bytes, 1);
 	REFUSED(get_s, flags, MSG_F_MIGRATE);
 	REFUSED(get_s, flags, MSG_F_REPLY);
-	REFUSED(get_s, flags, 0x10);
+	REFUSED(get_s, flags, MSG_F_DISCARD);
+	REFUSED(get_s, flags, 0x20);
 	REFUSED(get_s, flags, MSG_F_TRACE); /* without its 24 bytes */
 	REFUSED(grant_s, arg, 1);           /* granted and refused */
 	REFUSED(grant_s, payload_bytes, PAGE_BYTES);
