@@ -1,4 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Who answers which request, and the cluster itself.
+ *
+ * A handler is called on the main thread with a whole request, and answers it:
+ * at once, or from a round of questions to nodes.  What it changes is in the
+ * store before it answers, and what it refuses it refuses with the next step
+ * for whoever reads it.
+ */
 
 #include "coord/api.h"
 
@@ -174,7 +182,10 @@ static void delete_cluster(struct coord *c, struct request *rq,
 
 /* --- who answers what ---------------------------------------------------- */
 
-enum { CLUSTERLESS = 1, ARGS = 2 };
+enum {
+	CLUSTERLESS = 1, /* may be asked while there is no cluster */
+	ARGS = 2,        /* has parameters, and judges them itself */
+};
 
 struct route {
 	const char *method;
@@ -222,7 +233,7 @@ static bool matches(const char *pattern, const char *path, char part[256])
 	return true;
 }
 
-/* Cut "/PAGES-NUMBER" off "/v1/spaces/NAME/pages/NUMBER", if it is that. */
+/* Cut "/NUMBER" off "/v1/spaces/NAME/pages/NUMBER", if it is that. */
 static const char *split_page(const char *path, char rest[1024])
 {
 	const char *slash = strrchr(path, '/');
@@ -235,6 +246,7 @@ static const char *split_page(const char *path, char rest[1024])
 	return slash + 1;
 }
 
+/* May this be answered now?  Else it was. */
 static bool ready(struct coord *c, struct request *rq, unsigned flags)
 {
 	if (c->stopping) {

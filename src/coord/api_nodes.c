@@ -1,4 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Nodes over HTTP: they register here, then speak to the node port (port.c).
+ * The rest is for people.
+ */
 
 #include <stdio.h>
 #include <string.h>
@@ -81,6 +85,7 @@ static bool read_registration(struct body *b, struct request *rq,
 	return body_done(b);
 }
 
+/* Say who has the name, and when it is free if he is gone. */
 static void refuse_registration(struct coord *c, struct request *rq, int r,
                                 const struct registration *reg,
                                 const struct node *n)

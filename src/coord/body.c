@@ -1,4 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * jansson tells where a text stops being JSON, but not where a value stood that
+ * is of the wrong type.  So when something is wrong we look for its name in the
+ * text once more: the body is short, and this is not the ordinary case.
+ */
 
 #include "coord/body.h"
 

@@ -89,9 +89,14 @@ uint32_t space_extent_pages(const struct space *sp, uint32_t extent)
 	uint64_t pages = sp->size_bytes / PAGE_BYTES;
 	uint64_t first = (uint64_t)extent * EXTENT_PAGES;
 
+	assert(first < pages);
 	return (uint32_t)min_u64(pages - first, EXTENT_PAGES);
 }
 
+/*
+ * May nobody answer for what is at home there?  JOINING does not count: its node
+ * is about to begin a life, in which it is home of what was never opened.
+ */
 static bool home_is_gone(const struct members *m, node_id home)
 {
 	const struct node *n = members_at(m, home);
@@ -154,18 +159,25 @@ static void extent_set(struct spaces *s, struct space *sp, uint32_t extent,
 	struct chunk *c = sp->chunk[extent / CHUNK_EXTENTS];
 	struct extent_info *at = &c->extent[extent % CHUNK_EXTENTS];
 
+	assert(extent < sp->n_extents);
+	/* Nobody may believe what he knew of another home [A1]. */
+	assert(e.home == at->home || e.version != at->version);
 	count(s, sp, extent, at, false);
 	*at = e;
 	count(s, sp, extent, at, true);
 }
 
-/* Pages of the space that belong to extents first, first + step, ... */
+/*
+ * Pages of the space that belong to extents first, first + step, ...: by
+ * arithmetic, for a space of 16 TiB has 8 million of them.
+ */
 static uint64_t pages_every(const struct space *sp, uint32_t first,
                             uint32_t step)
 {
 	uint32_t last = sp->n_extents - 1;
 	uint64_t n;
 
+	assert(step > 0);
 	if (first > last)
 		return 0;
 	n = (last - first) / step + 1;
@@ -205,21 +217,28 @@ static int materialize(struct space *sp, uint32_t at)
 {
 	struct chunk *c = calloc(1, sizeof(*c));
 
+	assert(!sp->chunk[at]);
 	if (!c)
 		return -ENOMEM;
+	/* Those behind the space's end are never looked at. */
 	for (uint32_t i = 0; i < CHUNK_EXTENTS; i++)
 		c->extent[i] = by_bind(sp, at * CHUNK_EXTENTS + i);
 	sp->chunk[at] = c;
 	return 0;
 }
 
+/* The last chunk may be short. */
 static uint32_t chunk_extents(const struct space *sp, uint32_t at)
 {
+	assert(at < sp->n_chunks);
 	return (uint32_t)min_u64(CHUNK_EXTENTS,
 	                         sp->n_extents - at * CHUNK_EXTENTS);
 }
 
-/* Set all extents of chunk `at` as `was` says. */
+/*
+ * Set all extents of chunk `at` as `was` says: to load one, to undo a change,
+ * and to clear it, so that the figures are kept in one place.
+ */
 static void chunk_restore(struct spaces *s, struct space *sp, uint32_t at,
                           const struct chunk *was)
 {
@@ -294,6 +313,7 @@ void spaces_undo(struct spaces *s)
 {
 	struct batch *b = s->batch;
 
+	/* Backwards: what was remembered last was changed last. */
 	for (size_t i = b->n; i-- > 0;) {
 		struct before *was = &b->v[i];
 
@@ -309,6 +329,7 @@ void chunks_prefix(space_id id, char prefix[DRAFT_KEY_BYTES])
 	snprintf(prefix, DRAFT_KEY_BYTES, KEY_EXTENT "%08x/", id);
 }
 
+/* A chunk on its way to the store. */
 struct written {
 	char key[DRAFT_KEY_BYTES];
 	struct wire_extent value[CHUNK_EXTENTS];
@@ -353,6 +374,7 @@ int spaces_commit(struct spaces *s, struct errmsg *em)
 
 /* --- loading ------------------------------------------------------------- */
 
+/* In the order of keys: spaces ascending, and chunks in each. */
 static int load_chunk(const struct store_kv *kv, void *arg)
 {
 	const struct wire_extent *records = kv->value;
@@ -386,6 +408,7 @@ int chunks_load(struct spaces *s, struct errmsg *em)
 
 /* --- claims -------------------------------------------------------------- */
 
+/* May be negative: where spaces are overcommitted, homes are too. */
 static int64_t room_pages(const struct node *n)
 {
 	return (int64_t)node_capacity_pages(n) - (int64_t)n->homed_pages;
@@ -431,6 +454,7 @@ static struct extent_info claimed(const struct spaces *s, const struct node *n,
 	    (!e.opened && home_is_gone(s->members, e.home))) {
 		e.home = choose_home(s, n, space_extent_pages(sp, extent))->id;
 		e.version++;
+		assert(e.home < HOME_LOST);
 	}
 	if (e.home == n->id && *n_open > 0) {
 		e.opened = true;
@@ -479,6 +503,7 @@ int spaces_claim(struct spaces *s, const struct node *n, struct space *sp,
 
 /* --- a life is over ------------------------------------------------------ */
 
+/* Returns how many extents were forgotten, or -ENOMEM. */
 static int64_t forget_in_chunk(struct spaces *s, struct space *sp, uint32_t at,
                                node_id id)
 {
@@ -506,6 +531,7 @@ int64_t spaces_forget_home(struct spaces *s, node_id id, struct errmsg *em)
 	int64_t lost = 0;
 	int r;
 
+	/* Claims of others in the same batch would be undone with ours. */
 	assert(!spaces_dirty(s));
 	if (!n || n->opened_extents == 0)
 		return 0;

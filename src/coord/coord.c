@@ -103,6 +103,7 @@ static void members_due_again(struct loop_timer *t)
 	c->members_changed = true;
 }
 
+/* All of it to everybody: a record is complete in itself. */
 static void tell_members(struct coord *c)
 {
 	c->members_changed = false;
@@ -196,6 +197,7 @@ static void answer_claim(struct coord *c, const struct waiting_claim *w,
 	          records);
 }
 
+/* In memory alone: 0, or why not. */
 static int try_claim(struct coord *c, struct waiting_claim *w,
                      const struct claim *claim)
 {
@@ -212,6 +214,7 @@ static int try_claim(struct coord *c, struct waiting_claim *w,
 	return spaces_claim(&c->spaces, n, sp, (uint32_t)first, claim, w->out);
 }
 
+/* All that can come of a claim, as its node hears it. */
 static void finish_claim(struct coord *c, const struct waiting_claim *w,
                          const struct claim *claim, const char *store_why)
 {
@@ -265,6 +268,7 @@ static void sort_claims(struct coord *c, int r)
 	}
 }
 
+/* All claims that wait: one transaction, then all answers. */
 static void run_claims(struct coord *c)
 {
 	struct errmsg em = { "" };
@@ -297,6 +301,8 @@ void coord_claim(struct coord *c, struct link *l, const struct msg *m)
 {
 	struct waiting_claim *w = &c->claims[c->n_claims];
 
+	assert(c->n_claims < CLAIMS_A_BATCH);
+	assert(!l->ending); /* it stays until links_flush(), after us */
 	w->link = l;
 	w->msg = *m;
 	if (++c->n_claims == CLAIMS_A_BATCH)
@@ -305,6 +311,11 @@ void coord_claim(struct coord *c, struct link *l, const struct msg *m)
 
 /* --- life ---------------------------------------------------------------- */
 
+/*
+ * What a turn has gathered goes out.  Answers before membership, so that a node
+ * hears of its own claim before others hear of it; spaces last, as far as there
+ * is room in the queues.
+ */
 static void turn_end(struct loop_hook *h)
 {
 	struct coord *c = container_of(h, struct coord, hook);
@@ -321,6 +332,7 @@ static void turn_end(struct loop_hook *h)
 		set_deadline(c);
 }
 
+/* What the store has, or a first cluster where it has nothing. */
 static int load(struct coord *c, const struct config *cfg, struct errmsg *em)
 {
 	nsec_t now = loop_now_fresh(c->loop);

@@ -29,6 +29,7 @@ static struct store_op *next(struct draft *d, enum store_op_kind kind,
 	return op;
 }
 
+/* Takes `text`; NULL: memory ran out, which draft_commit() will say. */
 static void put_text(struct draft *d, const char *key, char *text)
 {
 	struct store_op *op = next(d, STORE_PUT, key);

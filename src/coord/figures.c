@@ -1,4 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * LEASE documents, read.  Their sender is a node of this cluster, but may be of
+ * another release: unknown fields are passed over, wrong ones end its link.
+ */
 
 #include "coord/figures.h"
 

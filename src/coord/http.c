@@ -93,6 +93,8 @@ static const char *title(int status)
 /* Set the answer; whoever's turn it is to send it does so. */
 static void set_answer(struct pending *p, int status, json_t *doc)
 {
+	assert(p->status == 0); /* a request is answered once */
+	assert(status >= 200 && status <= 599);
 	p->status = status;
 	p->text = doc ? json_dumps(doc, JSON_COMPACT) : NULL;
 	/* Without memory for a body the status must not promise one. */
@@ -125,6 +127,8 @@ static void give_back(struct pending *p)
 {
 	struct http *h = p->http;
 
+	assert(p->handed_on);
+	assert(p->status != 0);
 	atomic_store_explicit(&p->answered, true, memory_order_release);
 	MHD_resume_connection(p->connection);
 	/* Last: whoever stops frees us when this is 0. */
@@ -193,6 +197,7 @@ void request_not_allowed(struct request *rq, const char *allow)
 	                rq->path, allow, rq->method);
 }
 
+/* On libmicrohttpd's thread: make the response of what was answered. */
 static enum MHD_Result queue(struct pending *p)
 {
 	size_t bytes = p->text ? strlen(p->text) : 0;
@@ -272,6 +277,7 @@ static void judge(struct pending *p, const char *version)
 	}
 }
 
+/* The method and the URL live as long as the connection's request does. */
 static struct pending *pending_new(struct http *h, struct MHD_Connection *c,
                                    const char *url, const char *method)
 {
@@ -361,6 +367,7 @@ static enum MHD_Result hand_on(struct pending *p)
 	p->rq.host = p->host;
 	p->rq.body = p->body ? p->body : "";
 	p->rq.body_bytes = p->body_seen;
+	assert(!p->handed_on);
 	p->handed_on = true;
 	atomic_fetch_add(&h->unsent, 1);
 	/* Suspended before it is posted: the answer may come at once. */

@@ -35,6 +35,7 @@
 
 static void tell_ended(struct link *l, const char *why)
 {
+	assert(why);
 	/* Once: whoever dropped it while it ended knows already. */
 	if (l->ending)
 		return;
@@ -66,6 +67,7 @@ void link_end(struct link *l, const char *why)
 
 static void link_free(struct link *l)
 {
+	assert(l->timer.index == 0); /* or the loop would call a ghost */
 	free(l->in);
 	free(l->out);
 	free(l);
@@ -80,13 +82,17 @@ static void out_of_patience(struct loop_timer *t)
 
 void link_greet(struct link *l)
 {
+	assert(!l->greeted);
 	l->greeted = true;
 	timer_stop(l->owner->loop, &l->timer);
 }
 
 /* --- sending ------------------------------------------------------------- */
 
-/* Room for `bytes` more behind what is queued: 0 or -ENOMEM, -ENOBUFS. */
+/*
+ * Room for `bytes` more behind what is queued: 0 or -ENOMEM, -ENOBUFS.  What was
+ * sent is moved out of the way before the buffer grows.
+ */
 static int out_room(struct link *l, size_t bytes)
 {
 	size_t queued = l->out_bytes - l->out_at;
@@ -102,6 +108,7 @@ static int out_room(struct link *l, size_t bytes)
 		l->out_at = 0;
 		l->out_bytes = queued;
 	}
+	assert(l->out_at == 0);
 	while (room - queued < bytes)
 		room *= 2;
 	if (room == l->out_room)
@@ -157,10 +164,16 @@ static void watch(struct link *l, bool blocked)
 		link_drop(l, "epoll fails");
 }
 
+/*
+ * Send what is queued, in one call.  What does not fit waits for EPOLLOUT; a
+ * peer that takes nothing at all for LINK_STALL_NS is given up.
+ */
 static void flush(struct link *l)
 {
 	ssize_t n;
 
+	assert(l->out_at <= l->out_bytes);
+	assert(l->out_bytes <= l->out_room);
 	if (link_queued(l) == 0)
 		return;
 	n = send(l->io.fd, l->out + l->out_at, link_queued(l), MSG_NOSIGNAL);
@@ -277,6 +290,8 @@ static int in_room(struct link *l)
 	}
 	if (need <= l->in_room)
 		return 0;
+	/* Only who was greeted gets so far: see take(). */
+	assert(l->greeted);
 	assert(need <= IN_BYTES_MAX);
 	p = realloc(l->in, need);
 	if (!p)
@@ -286,6 +301,7 @@ static int in_room(struct link *l)
 	return 0;
 }
 
+/* Hand on all whole messages, and keep the rest at the buffer's beginning. */
 static void take_all(struct link *l)
 {
 	size_t at = 0;
@@ -312,6 +328,8 @@ static void ready(struct loop_io *io, uint32_t events)
 		return;
 	if (l->ending)
 		l->in_bytes = 0; /* thrown away */
+	/* in_room() has left room for at least the rest of one message. */
+	assert(l->in_bytes < l->in_room);
 	n = recv(l->io.fd, l->in + l->in_bytes, l->in_room - l->in_bytes, 0);
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;

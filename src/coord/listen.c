@@ -70,6 +70,7 @@ static bool has_socket(const char *pid, const char *socket)
 	return found;
 }
 
+/* What `ps` calls it. */
 static void command_name(const char *pid, char name[64])
 {
 	char path[300];
@@ -117,6 +118,7 @@ void address_text(const char *host, uint16_t port, char *buf, size_t bytes)
 	         port);
 }
 
+/* config.c has seen to it that the host is numeric. */
 static socklen_t to_sockaddr(const struct address *a,
                              struct sockaddr_storage *ret)
 {
@@ -129,13 +131,13 @@ static socklen_t to_sockaddr(const struct address *a,
 		in->sin_port = htons(a->port);
 		return sizeof(*in);
 	}
-	/* config.c has seen to it that it is one or the other. */
 	(void)inet_pton(AF_INET6, a->host, &in6->sin6_addr);
 	in6->sin6_family = AF_INET6;
 	in6->sin6_port = htons(a->port);
 	return sizeof(*in6);
 }
 
+/* The refusal for a port that somebody has. */
 static int taken(const struct address *at, const char *text, struct errmsg *em)
 {
 	char name[64];

@@ -184,6 +184,7 @@ static int load_cluster(struct members *m, const struct store_kv *kv)
 	return r;
 }
 
+/* The state of that name, as it stands in the store. */
 static int state_from(const char *name, enum member_state *ret)
 {
 	for (unsigned i = 0; i < ARRAY_SIZE(state_name); i++) {
@@ -221,8 +222,10 @@ static int load_node(struct members *m, const struct store_kv *kv)
 		r = state_from(state, &n->state);
 	}
 	json_decref(doc);
-	if (r == 0)
+	if (r == 0) {
+		assert(!m->node[id]); /* keys are there once */
 		m->node[id] = TAKE_PTR(n);
+	}
 	return r;
 }
 
@@ -289,6 +292,7 @@ int members_make_cluster(struct members *m, const char *name, uint64_t lease_ms,
 	int r;
 
 	assert(!m->has_cluster);
+	assert(lease_ms > 0);
 	assert(strlen(name) <= NODE_NAME_MAX);
 	if (getrandom(id, sizeof(id), 0) != (ssize_t)sizeof(id))
 		return errmsg_set(em, -EIO, "cannot draw a cluster id");
@@ -364,6 +368,7 @@ struct node *members_at(const struct members *m, uint32_t id)
 	return id < NODES_MAX ? m->node[id] : NULL;
 }
 
+/* At most 1,023 names, and asked at registrations: a walk will do. */
 static struct node *by_name(const struct members *m, const char *name)
 {
 	for (unsigned i = 0; i < m->next_id; i++)
@@ -452,6 +457,7 @@ int members_register(struct members *m, const struct registration *reg,
 	r = draft_commit(&d, m->store, em);
 	if (r < 0)
 		return r;
+	assert(r == STORE_DONE);
 	m->incarnation = new->incarnation;
 	if (!old)
 		m->next_id++;
@@ -467,6 +473,8 @@ static int commit_state(struct members *m, struct node *n,
 	AUTO_DRAFT struct draft d = { 0 };
 	int r;
 
+	assert(m->node[n->id] == n);
+	assert(m->epoch + by >= m->epoch);
 	put_node(&d, n, state);
 	if (by > 0)
 		draft_put_number(&d, KEY_EPOCH, m->epoch + by);
@@ -500,6 +508,7 @@ int members_renew(struct members *m, struct node *n, nsec_t now,
 	case MEMBER_ALIVE:
 		break;
 	}
+	assert(n->state == MEMBER_ALIVE);
 	n->renewed_at = now;
 	n->lease_ends = now + members_lease_ns(m);
 	n->dies_at = n->lease_ends + members_margin_ns(m);
@@ -556,6 +565,7 @@ int members_delete(struct members *m, struct node *n, struct errmsg *em)
 
 /* --- time ---------------------------------------------------------------- */
 
+/* Has it a death before it? */
 static bool mortal(const struct node *n)
 {
 	return n->state == MEMBER_JOINING || node_lives(n);

@@ -38,6 +38,7 @@ void port_send(struct coord *c, struct link *l, const struct msg *m,
 /* What an answer to `m` repeats of it. */
 static struct msg reply_to(const struct msg *m)
 {
+	assert(!(m->flags & MSG_F_REPLY));
 	return (struct msg){
 		.type = m->type,
 		.flags = MSG_F_REPLY,
@@ -199,6 +200,7 @@ static void hello(struct coord *c, struct link *l, const void *payload)
 	/* It would not dial anew if the old one were any good. */
 	if (n->link)
 		link_drop(n->link, "a newer connection of the same node");
+	assert(!n->link); /* ended() has seen to it */
 	n->link = l;
 	n->shards = h.shards;
 	l->node = n;
@@ -233,6 +235,10 @@ static void drop_stale(struct coord *c, struct link *l)
 	}
 }
 
+/*
+ * A renewal.  The answer must not be late: the lease runs from the moment the
+ * node sent the question.
+ */
 static void lease(struct coord *c, struct link *l, const struct msg *m,
                   const void *payload)
 {
@@ -286,6 +292,7 @@ static void lease(struct coord *c, struct link *l, const struct msg *m,
 	drop_stale(c, l);
 }
 
+/* It stops in order.  The answer is the last that it hears. */
 static void leave(struct coord *c, struct link *l, const struct msg *m)
 {
 	struct msg out = reply_to(m);

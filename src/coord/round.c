@@ -1,4 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Rounds stand in a list, newest first: there are as many as requests that wait
+ * for nodes, a handful.  `waiting` has a bit for each node that has still to
+ * answer, so an answer that comes twice, late, or from somebody who was not
+ * asked is seen as such and ignored.
+ *
+ * done() may free the round or start it anew, so nothing here looks at a round
+ * after it was finished.
+ */
 
 #include "coord/round.h"
 
@@ -16,6 +25,7 @@ static void finish(struct round *r)
 {
 	struct round **at = &r->coord->rounds;
 
+	assert(r->answer && r->done);
 	while (*at != r)
 		at = &(*at)->next;
 	*at = r->next;
@@ -26,7 +36,9 @@ static void finish(struct round *r)
 /* `n` has answered, or never will.  True: that was the last; r may be gone. */
 static bool settle(struct round *r, const struct node *n, const json_t *doc)
 {
+	assert(waits_for(r, n->id));
 	r->waiting[n->id / 64] &= ~(1ull << (n->id % 64));
+	assert(r->n_waiting > 0);
 	r->n_waiting--;
 	r->answer(r, n, doc);
 	if (r->n_waiting > 0)
@@ -35,6 +47,7 @@ static bool settle(struct round *r, const struct node *n, const json_t *doc)
 	return true;
 }
 
+/* Whoever has not answered will not any more. */
 static void expire(struct round *r)
 {
 	for (uint32_t id = 0; id < NODES_MAX; id++) {

@@ -105,6 +105,7 @@ json_t *space_document(const struct space *sp)
 	return doc;
 }
 
+/* Read [first,n,node], or a node alone where extents are interleaved. */
 static int range_from(struct bind_range *b, const json_t *v, bool interleave)
 {
 	json_int_t first = 0, n = 0, node;
@@ -124,6 +125,7 @@ static int range_from(struct bind_range *b, const json_t *v, bool interleave)
 	return 0;
 }
 
+/* Read what bind_json() wrote. */
 static int bind_from(struct space *sp, const json_t *bind)
 {
 	const json_t *list = bind;
@@ -167,12 +169,13 @@ static struct space *space_free(struct space *sp)
 }
 DEFINE_AUTO(struct space, space_free)
 
-/* What follows from the size; the homes that follow from the bind. */
+/* What follows from the size.  No chunk is there until it is needed. */
 static int space_settle(struct space *sp)
 {
 	sp->n_extents =
 		(uint32_t)((sp->size_bytes + EXTENT_BYTES - 1) / EXTENT_BYTES);
 	sp->n_chunks = (sp->n_extents + CHUNK_EXTENTS - 1) / CHUNK_EXTENTS;
+	assert(sp->n_chunks <= SPACE_BYTES_MAX / EXTENT_BYTES / CHUNK_EXTENTS);
 	sp->chunk = calloc(sp->n_chunks, sizeof(sp->chunk[0]));
 	return sp->chunk ? 0 : -ENOMEM;
 }
@@ -383,7 +386,8 @@ int spaces_drop(struct spaces *s, struct space *sp, struct errmsg *em)
 	uint32_t at = 0;
 	int r;
 
-	assert(!spaces_dirty(s));
+	assert(!spaces_dirty(s)); /* it may remember chunks of this one */
+	assert(spaces_at(s, sp->id) == sp);
 	space_key(sp->id, key);
 	chunks_prefix(sp->id, prefix);
 	draft_delete(&d, key);
@@ -394,6 +398,7 @@ int spaces_drop(struct spaces *s, struct space *sp, struct errmsg *em)
 
 	while (s->space[at] != sp)
 		at++;
+	assert(at < s->n);
 	s->n--;
 	memmove(&s->space[at], &s->space[at + 1],
 	        (s->n - at) * sizeof(s->space[0]));

@@ -100,6 +100,7 @@ static int store_errno(sqlite3 *db)
 	}
 }
 
+/* Say what SQLite says of its last failure; returns what that means to us. */
 static int failed(struct store *s, struct errmsg *em, const char *what)
 {
 	int r = store_errno(s->db);
@@ -126,6 +127,7 @@ static pid_t lock_holder(const char *path)
 	return lock.l_pid;
 }
 
+/* Run statements that yield nothing. */
 static int exec(struct store *s, const char *sql)
 {
 	if (sqlite3_exec(s->db, sql, NULL, NULL, NULL) == SQLITE_OK)
@@ -389,6 +391,7 @@ static bool apply(struct store *s, const struct store_op *op, uint64_t revision)
 		                                 op->bytes));
 		return run(st);
 	case STORE_DELETE:
+		assert(strlen(op->key) > 0 && strlen(op->key) <= STORE_KEY_MAX);
 		st = s->st[ST_DELETE];
 		(void)sqlite3_bind_text(st, 1, op->key, -1, SQLITE_STATIC);
 		return run(st);
@@ -405,6 +408,7 @@ static int attempt(struct store *s, const struct store_txn *txn)
 {
 	uint64_t revision = s->revision + 1;
 
+	assert(sqlite3_get_autocommit(s->db)); /* nothing was left open */
 	if (!run(s->st[ST_BEGIN]))
 		return store_errno(s->db);
 	for (size_t i = 0; i < txn->n_cmps; i++) {
@@ -445,6 +449,7 @@ int store_txn(struct store *s, const struct store_txn *txn, struct errmsg *em)
 	/* After some failures SQLite has rolled back already. */
 	if (!sqlite3_get_autocommit(s->db))
 		(void)run(s->st[ST_ROLLBACK]);
+	assert(sqlite3_get_autocommit(s->db));
 	return r;
 }
 
