@@ -94,8 +94,8 @@ uint32_t space_extent_pages(const struct space *sp, uint32_t extent)
 }
 
 /*
- * May nobody answer for what is at home there?  JOINING does not count: its node
- * is about to begin a life, in which it is home of what was never opened.
+ * May nobody answer for what is at home there?  JOINING does not count: its
+ * node is about to begin a life, in which it is home of what was never opened.
  */
 static bool home_is_gone(const struct members *m, node_id home)
 {

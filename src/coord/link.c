@@ -90,8 +90,8 @@ void link_greet(struct link *l)
 /* --- sending ------------------------------------------------------------- */
 
 /*
- * Room for `bytes` more behind what is queued: 0 or -ENOMEM, -ENOBUFS.  What was
- * sent is moved out of the way before the buffer grows.
+ * Room for `bytes` more behind what is queued: 0 or -ENOMEM, -ENOBUFS.  What
+ * was sent is moved out of the way before the buffer grows.
  */
 static int out_room(struct link *l, size_t bytes)
 {
