@@ -14,32 +14,33 @@
  * up, and waits for each answer.  Requests that arrive meanwhile wait in the
  * transaction.  Where each state goes:
  *
- *	           GET_S                    GET_X                     DISCARD
- *	untouched  GRANT_ZERO -> owned      GRANT_ZERO -> owned       DISCARDED
- *	shared     home holds it?           asker holds it?           INVAL all
- *	             GRANT_S -> shared        sole: UPGRADE -> owned   -> busy
- *	           else RECALL_S one            else INVAL others     then DISCARDED
- *	             -> busy                       -> busy             -> untouched
- *	                                    else INVAL all but one,
- *	                                      then RECALL_X it
- *	                                         -> busy
- *	owned      RECALL_S -> busy         RECALL_X -> busy          as shared
+ *	           GET_S                  GET_X                   DISCARD
+ *	untouched  GRANT_ZERO -> owned    GRANT_ZERO -> owned     DISCARDED
+ *	shared     home holds it?         asker holds it?         INVAL all
+ *	             GRANT_S -> shared      sole: UPGRADE           -> busy,
+ *	           else RECALL_S one          -> owned            then DISCARDED
+ *	             -> busy                else INVAL others       -> untouched
+ *	                                      -> busy
+ *	                                  else INVAL all but one,
+ *	                                    then RECALL_X it
+ *	                                      -> busy
+ *	owned      RECALL_S -> busy       RECALL_X -> busy        as shared
  *	           (migratory: RECALL_X)
- *	lost       LOST                     LOST                      DISCARDED
- *	                                                               -> untouched
- *	busy       wait                     wait                      wait
+ *	lost       LOST                   LOST                    DISCARDED
+ *	                                                            -> untouched
+ *	busy       wait                   wait                    wait
  *
- *	busy, INVAL under way:    ACK          off the holders; the last one goes on
- *	busy, RECALL_S under way: ACK_DATA     GRANT_S to the asker and to all who
- *	                                       wait to read -> shared
- *	busy, RECALL_X under way: ACK_DATA     GRANT_X -> owned
- *	busy, INVAL under way:    NOT_HELD     as ACK
- *	busy, RECALL under way:   NOT_HELD     off the holders; the last one: lost, for
- *	                                       somebody broke a rule, and the home
- *	                                       does not guess [A8]
- *	any:                      GONE         off holders and waiters; if the only
- *	                                       bytes went with it: lost
- *	all other combinations                 -EPROTO
+ *	busy, INVAL under way:    ACK        off the holders; the last goes on
+ *	                          NOT_HELD   the same
+ *	busy, RECALL_S under way: ACK_DATA   GRANT_S to the asker and to all who
+ *	                                     wait to read -> shared
+ *	busy, RECALL_X under way: ACK_DATA   GRANT_X -> owned
+ *	busy, RECALL under way:   NOT_HELD   off the holders; if it was the last:
+ *	                                     lost, for somebody broke a rule, and
+ *	                                     the home does not guess [A8]
+ *	any:                      GONE       off holders and waiters; if the only
+ *	                                     bytes went with it: lost
+ *	all other combinations               -EPROTO
  *
  * A read of a page that nobody has written gives the right to write, for the
  * write that usually follows must not fault again.  A page that *migrates*
@@ -55,8 +56,8 @@
  *
  *	I1  owned implies exactly one holder, while nobody is being recalled.
  *	I2  only holders are awaited, and a busy entry awaits somebody.
- *	I3  nodes wait only behind a busy entry, to read or to write but not both,
- *	    and never the node being served.
+ *	I3  nodes wait only behind a busy entry, to read or to write but not
+ *	    both, and never the node being served.
  *	I4  who waits to read, or is served reading, is no holder.
  *	I5  the node being served is not awaited, unless it discards.
  *

@@ -78,8 +78,8 @@ struct dir_action {
 	enum dir_action_kind kind;
 	node_id node; /* to whom; NODE_NONE: to all of sets[set] */
 	uint8_t set;
-	bool event_bytes; /* GRANT: the bytes are the event's, else home's own */
-	bool migrate;     /* GRANT_X: only a read was asked */
+	bool event_bytes;  /* GRANT: the event's bytes, else home's own */
+	bool migrate;      /* GRANT_X: only a read was asked */
 	node_id requester; /* RECALL_X: for whom.  GRANT_X: the giver, who keeps
 	                      frame `number` until this grant is applied, or
 	                      NODE_NONE */

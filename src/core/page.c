@@ -16,23 +16,23 @@
  *	GRANT_ZERO zeros -> M             EPROTO                 EPROTO
  *	UPGRADE    EPROTO                 un-protect -> M        EPROTO
  *	LOST       poison -> LOST         EPROTO                 EPROTO
- *	RECALL_S   NOT_HELD               ACK_DATA               protect, ACK_DATA
- *	                                                         -> S
- *	RECALL_X   NOT_HELD               freeze, punch,         protect, freeze,
- *	                                  ACK_DATA -> I          punch, ACK_DATA
- *	                                                         -> I
- *	INVAL      NOT_HELD               punch, ACK -> I        protect, punch,
- *	                                                         ACK -> I
+ *	RECALL_S   NOT_HELD               ACK_DATA               protect,
+ *	                                                         ACK_DATA -> S
+ *	RECALL_X   NOT_HELD               freeze, punch,         protect, then
+ *	                                  ACK_DATA -> I          as S
+ *	INVAL      NOT_HELD               punch, ACK -> I        protect, then
+ *	                                                         as S
  *	KEEP       keep bytes -> S        EPROTO                 EPROTO
  *	UNREACHABLE
  *	           poison -> LOST         asked to write: punch, -
  *	                                  poison -> LOST
  *
- *	With a request under way TOUCH and PREFETCH ask for nothing more; answers
- *	without one are EPROTO.  REFUSED and RETRY end the request: who waits
- *	touches again.  An upgrade that INVAL or RECALL_X crosses stays asked: the
- *	home answers it with bytes.  LOST is left only by DISCARDED, which made the
- *	page zeros: until then a touch of a lost page is poisoned again.
+ *	With a request under way TOUCH and PREFETCH ask for nothing more;
+ *	answers without one are EPROTO.  REFUSED and RETRY end the request: who
+ *	waits touches again.  An upgrade that INVAL or RECALL_X crosses stays
+ *	asked: the home answers it with bytes.  LOST is left only by DISCARDED,
+ *	which made the page zeros: until then a touch of a lost page is poisoned
+ *	again.
  *
  * The order of actions is the point [hazards A6, A7]: a page is first made
  * read-only in every client, then its bytes are copied, then the hole is

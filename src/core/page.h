@@ -141,7 +141,7 @@ static inline uint16_t page_thread(const struct page_entry *p)
 	return p->thread >> 4;
 }
 
-/* May home keep bytes that pass by?  (dir_event.may_keep, if it has a frame.) */
+/* May home keep bytes that pass by, if it has a frame (dir_event.may_keep)? */
 static inline bool page_may_keep(const struct page_entry *p)
 {
 	return p->state == PAGE_I && !page_asked(p);

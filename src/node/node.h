@@ -260,11 +260,11 @@ struct space_letter {
 	char name[64];
 	uint64_t bytes;
 	uint32_t replicas;
-	int result;          /* answer */
+	int result; /* answer */
 	/* Answer to add: for the link's counters; to drop: nobody but the link
 	 * still has it. */
 	struct space *space;
-	uint32_t clients;    /* answer to drop */
+	uint32_t clients; /* answer to drop */
 	char why[256];
 };
 void control_space(struct control *c, struct space_letter *l);

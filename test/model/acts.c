@@ -2,11 +2,12 @@
 /*
  * Acts: what a node's shard does about what the core decides.
  *
- * A step of core/page.c gives a list of actions.  Other nodes and the node's own
- * clients go on between any two of them, so each is a move of its own, with two
- * exceptions that lose nothing: a step and its first action are one move (until
- * then the step has changed only what nobody else sees), and what only sends or
- * notes something is done at once (whoever receives it may take its time).
+ * A step of core/page.c gives a list of actions.  Other nodes and the node's
+ * own clients go on between any two of them, so each is a move of its own, with
+ * two exceptions that lose nothing: a step and its first action are one move
+ * (until then the step has changed only what nobody else sees), and what only
+ * sends or notes something is done at once (whoever receives it may take its
+ * time).
  */
 
 #include <stdio.h>
@@ -55,7 +56,7 @@ void act_put(struct queue *q, unsigned node, bool up, struct message m)
 	    message_name[m.kind], value_name[m.value]);
 }
 
-/* --- holders -------------------------------------------------------------- */
+/* --- holders ----------------------------------------------------------- */
 
 /* Frame `number` of node `i` is not needed any more. */
 void act_forget(const struct setup *s, struct world *w, unsigned i,
@@ -352,7 +353,7 @@ void act_recalled(const struct setup *s, struct world *w, unsigned i,
 	act_go_on(s, w, i);
 }
 
-/* --- the home ------------------------------------------------------------- */
+/* --- the home ---------------------------------------------------------- */
 
 /* All copies of the last value are old ones now. */
 void act_age(struct world *w)

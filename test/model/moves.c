@@ -34,7 +34,7 @@ static struct message take(struct queue *q)
 	return m;
 }
 
-/* --- what could come next ------------------------------------------------- */
+/* --- what could come next ---------------------------------------------- */
 
 static bool may_ask_ahead(const struct member *m, bool write)
 {
@@ -144,7 +144,7 @@ unsigned world_ways(const struct setup *s, const struct world *w,
 	abort();
 }
 
-/* --- taking them ---------------------------------------------------------- */
+/* --- taking them ------------------------------------------------------- */
 
 static void store(struct world *w, unsigned i)
 {

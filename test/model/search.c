@@ -4,12 +4,12 @@
  *
  *	model [--golden FILE] [SETUP ...]
  *
- * Starting from a page that nobody ever touched, take every move that could come
- * next, check the world that it leads to, and go on from there, until there is
- * none that was not seen before.  Prints the number of worlds of each setup,
- * which must be the one in the golden file: a change of the protocol shows there.
- * What it finds wrong is printed with a shortest way to get there.  Exit status
- * 1: something is wrong; 2: the search itself failed.
+ * Starting from a page that nobody ever touched, take every move that could
+ * come next, check the world that it leads to, and go on from there, until
+ * there is none that was not seen before.  Prints the number of worlds of each
+ * setup, which must be the one in the golden file: a change of the protocol
+ * shows there. What it finds wrong is printed with a shortest way to get
+ * there.  Exit status 1: something is wrong; 2: the search itself failed.
  *
  * Worlds are kept as keys (key.c), one behind the other, each with the one that
  * it was first reached from and the move; a hash table finds them again.
@@ -86,7 +86,7 @@ static void *map(uint64_t bytes)
 	return p;
 }
 
-/* --- what went wrong ------------------------------------------------------ */
+/* --- what went wrong --------------------------------------------------- */
 
 static void say_move(unsigned step, const struct record *r)
 {
@@ -144,7 +144,7 @@ static void aborted(int sig)
 	report("an assertion of the core");
 }
 
-/* --- the worlds that were seen -------------------------------------------- */
+/* --- the worlds that were seen ----------------------------------------- */
 
 static uint64_t hash(const uint8_t *key, unsigned n)
 {
@@ -229,7 +229,7 @@ static void visit(const struct world *w)
 		grow();
 }
 
-/* --- the search ----------------------------------------------------------- */
+/* --- the search -------------------------------------------------------- */
 
 static void visit_next(const struct world *w, enum move_kind kind,
                        unsigned node)

@@ -14,8 +14,8 @@
  *	shards    take one event at a time, and carry its actions out one by one,
  *	          while everybody else goes on
  *
- * A page's contents are one of three: zeros, the last value written, or an older
- * one.  Node 0 is the home.
+ * A page's contents are one of three: zeros, the last value written, or an
+ * older one.  Node 0 is the home.
  */
 #pragma once
 
@@ -125,7 +125,7 @@ struct world {
 	uint8_t died;    /* somebody has */
 };
 
-/* --- moves ---------------------------------------------------------------- */
+/* --- moves ------------------------------------------------------------- */
 
 enum move_kind {
 	MOVE_READ = 1,   /* an access faults */
@@ -160,7 +160,7 @@ extern const char *const move_name[];
 /* Say on stderr what a move does while it does it. */
 extern bool world_says;
 
-/* --- properties ----------------------------------------------------------- */
+/* --- properties -------------------------------------------------------- */
 
 /*
  * Something is wrong with the world: `what` names the property.  Does not
@@ -171,7 +171,7 @@ _Noreturn void violated(const char *what);
 /* Check every property that can be seen in a world. */
 void world_check(const struct setup *s, const struct world *w);
 
-/* --- keys ----------------------------------------------------------------- */
+/* --- keys -------------------------------------------------------------- */
 
 #define KEY_BYTES_MAX 96u
 
@@ -181,7 +181,7 @@ unsigned world_key(const struct setup *s, const struct world *w,
 void world_of_key(const struct setup *s, const uint8_t *key, unsigned n,
                   struct world *w);
 
-/* --- the directory -------------------------------------------------------- */
+/* --- the directory ----------------------------------------------------- */
 
 /* dir_handle() on the packed form.  `no_room`: its pools are empty. */
 int packed_dir_handle(const struct setup *s, struct packed_dir *p, bool no_room,

@@ -74,7 +74,7 @@ uint32_t fake_stripe(uint64_t bytes, gpn_t page)
 	return i;
 }
 
-/* --- pages --------------------------------------------------------------- */
+/* --- pages ------------------------------------------------------------- */
 
 static void fill(const struct fake *f, gpn_t page, uint8_t out[PAGE_BYTES])
 {
@@ -211,7 +211,7 @@ static void read_faults(struct fake *f, struct fake_client *c, uint32_t stripe)
 			on_fault(f, c, stripe, &m[i]);
 }
 
-/* --- packets ------------------------------------------------------------- */
+/* --- packets ----------------------------------------------------------- */
 
 static struct local_msg packet(enum local_type type)
 {
@@ -414,7 +414,7 @@ static void read_packet(struct fake *f, struct fake_client *c)
 	on_packet(f, c, &msg);
 }
 
-/* --- the loop ------------------------------------------------------------ */
+/* --- the loop ---------------------------------------------------------- */
 
 static void take_client(struct fake *f)
 {
@@ -498,7 +498,7 @@ static void fake_main(struct fake *f)
 	}
 }
 
-/* --- for the test -------------------------------------------------------- */
+/* --- for the test ------------------------------------------------------ */
 
 static void *shared_page(int *ret_fd, size_t bytes)
 {

@@ -46,7 +46,7 @@ static void start_sized(uint64_t bytes)
 	fake_start(&node, &opt);
 }
 
-/* --- ways to fail -------------------------------------------------------- */
+/* --- ways to fail ------------------------------------------------------ */
 
 static void assert_refused(const char *path, const char *space, int error,
                            const char *says)
@@ -353,7 +353,7 @@ static void a_kernel_that_lacks_something_is_enosys(void **state)
 		victim_runs(without_close_range, &node);
 }
 
-/* --- which node ---------------------------------------------------------- */
+/* --- which node -------------------------------------------------------- */
 
 static const char *choosing(struct scene *s)
 {

@@ -148,7 +148,7 @@ static uint64_t sum_of(const uint64_t *v, unsigned n)
 	return sum;
 }
 
-/* --- threads ------------------------------------------------------------- */
+/* --- threads ----------------------------------------------------------- */
 
 #define THREADS 32u
 

@@ -293,7 +293,7 @@ static void hgrm_files_are_written_for_what_was_measured(void **state)
 	assert_int_equal(bench_hgrm(run, "/proc/nowhere", &em), -ENOENT);
 }
 
-/* --- who runs where ------------------------------------------------------ */
+/* --- who runs where ---------------------------------------------------- */
 
 /* A process that looks like a node's and waits until *end is closed. */
 static pid_t imposter(int *end)

@@ -58,7 +58,7 @@ static void other_words_are_not(void **state)
 	assert_null(suggest("a-word-longer-than-any-command-ever-was"));
 }
 
-/* --- options ------------------------------------------------------------- */
+/* --- options ----------------------------------------------------------- */
 
 static const struct option options[] = {
 	{ "nodes", required_argument, NULL, 'n' },
@@ -131,7 +131,7 @@ static void numbers_have_bounds_and_nothing_else_in_them(void **state)
 	assert_int_equal(n, 1024);
 }
 
-/* --- tables -------------------------------------------------------------- */
+/* --- tables ------------------------------------------------------------ */
 
 static void columns_fit_their_widest_cell(void **state)
 {

@@ -43,7 +43,7 @@ static void start_sized(uint64_t bytes, bool markers)
 	fake_start(&node, &opt);
 }
 
-/* --- the memory ---------------------------------------------------------- */
+/* --- the memory -------------------------------------------------------- */
 
 static void reads_and_writes(bool markers)
 {
@@ -157,7 +157,7 @@ static void notes_of_the_node_are_there_to_read(void **state)
 	memspan_detach(m);
 }
 
-/* --- prefetch and discard ------------------------------------------------ */
+/* --- prefetch and discard ---------------------------------------------- */
 
 static void prefetch_is_checked_and_sent_in_whole_pages(void **state)
 {
@@ -273,7 +273,7 @@ static void a_refused_discard_says_what_the_node_says(void **state)
 	memspan_detach(m);
 }
 
-/* --- what a process does around it --------------------------------------- */
+/* --- what a process does around it ------------------------------------- */
 
 static void detach_leaves_nothing_behind(void **state)
 {

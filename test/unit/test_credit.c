@@ -155,7 +155,7 @@ static void who_answers_what_was_not_asked_is_found_out(void **state)
 	assert_int_equal(credit_send(&c, &ack), TP_DOWN);
 }
 
-/* --- two ends at random -------------------------------------------------- */
+/* --- two ends at random ------------------------------------------------ */
 
 #define QUEUE 4096
 

@@ -10,7 +10,7 @@
 
 #include "dir_story.h"
 
-/* --- rows of the table ---------------------------------------------------- */
+/* --- rows of the table ------------------------------------------------- */
 
 static void first_reader_may_write_too(void **state)
 {
@@ -239,7 +239,7 @@ static void a_node_may_ask_and_discard_at_once(void **state)
 	STATE(DIR_UNTOUCHED, "{}");
 }
 
-/* --- migration ------------------------------------------------------------ */
+/* --- migration --------------------------------------------------------- */
 
 /* 1 writes; 2 reads, then writes: the page moves from hand to hand. */
 static void migrate(void)
@@ -306,7 +306,7 @@ static void a_migrating_page_is_not_prefetched(void **state)
 	STATE(DIR_OWNED, "{0}");
 }
 
-/* --- prefetch ------------------------------------------------------------- */
+/* --- prefetch ---------------------------------------------------------- */
 
 static void prefetch_of_an_untouched_page_is_granted(void **state)
 {
@@ -354,7 +354,7 @@ static void prefetch_to_write_takes_nothing_from_anybody(void **state)
 	STATE(DIR_SHARED, "{0 1 2}");
 }
 
-/* --- pools ---------------------------------------------------------------- */
+/* --- pools ------------------------------------------------------------- */
 
 static void more_sharers_than_an_entry_holds_use_a_set(void **state)
 {

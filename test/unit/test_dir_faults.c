@@ -14,7 +14,7 @@ static void lose_it(void)
 	STATE(DIR_LOST, "{}");
 }
 
-/* --- death ---------------------------------------------------------------- */
+/* --- death ------------------------------------------------------------- */
 
 static void a_page_whose_only_holder_died_is_lost(void **state)
 {
@@ -160,7 +160,7 @@ static void who_stays_dies_while_a_set_is_trimmed(void **state)
 	STATE(DIR_LOST, "{}");
 }
 
-/* --- lies ----------------------------------------------------------------- */
+/* --- lies -------------------------------------------------------------- */
 
 static void answers_that_nobody_asked_for_are_refused(void **state)
 {

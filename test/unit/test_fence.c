@@ -63,7 +63,7 @@ static void stop(struct fake_node *n)
 	assert_true(WIFSTOPPED(status));
 }
 
-/* --- the node dies ------------------------------------------------------- */
+/* --- the node dies ----------------------------------------------------- */
 
 struct toucher {
 	struct memspan *m;
@@ -258,7 +258,7 @@ static void the_init_of_a_container_ends_too(void **state)
 	victim_ends_well(&v);
 }
 
-/* --- what it says -------------------------------------------------------- */
+/* --- what it says ------------------------------------------------------ */
 
 static const char *waits_for_its_end(struct scene *s)
 {
@@ -330,7 +330,7 @@ static void descriptors_of_the_program_are_not_held(void **state)
 	victim_done(&v);
 }
 
-/* --- the lease ends ------------------------------------------------------ */
+/* --- the lease ends ---------------------------------------------------- */
 
 /* Reads and writes its pages, on and on; `step` counts the rounds. */
 static const char *goes_on(struct scene *s, struct memspan *m)
@@ -502,7 +502,7 @@ static void without_a_lease_the_client_waits_for_one(void **state)
 	victim_done(&v);
 }
 
-/* --- detach, and what a program may do beside ---------------------------- */
+/* --- detach, and what a program may do beside -------------------------- */
 
 static const char *closes_everything(struct scene *s)
 {

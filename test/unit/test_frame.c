@@ -67,7 +67,7 @@ static int in_a_fork(void (*fn)(const struct space_mem *),
 	return status;
 }
 
-/* --- a space's memory ---------------------------------------------------- */
+/* --- a space's memory -------------------------------------------------- */
 
 static void a_new_space_takes_no_memory(void **state)
 {
@@ -208,7 +208,7 @@ static void too_large_is_refused_with_a_reason(void **state)
 	assert_int_equal(m.fd, -1);
 }
 
-/* --- the pool ------------------------------------------------------------ */
+/* --- the pool ---------------------------------------------------------- */
 
 static void frames_are_taken_until_there_are_none(void **state)
 {

@@ -54,7 +54,7 @@ static int teardown(void **state)
 	return 0;
 }
 
-/* --- bare ioctls: 0 or the errno ----------------------------------------- */
+/* --- bare ioctls: 0 or the errno --------------------------------------- */
 
 static struct uffdio_range range_of(const struct client *c, long page, long n)
 {
@@ -145,7 +145,7 @@ static uint64_t resident_pages(const struct fixture *f)
 	return space_mem_resident(&f->mem) / PAGE_BYTES;
 }
 
-/* --- what a worker's access leads to ------------------------------------- */
+/* --- what a worker's access leads to ----------------------------------- */
 
 #define READ     0u
 #define WRITE    UFFD_PAGEFAULT_FLAG_WRITE
@@ -187,7 +187,7 @@ static long quietly(struct client *c, client_fn fn, long page, long value)
 	return r;
 }
 
-/* --- with MINOR registered ----------------------------------------------- */
+/* --- with MINOR registered --------------------------------------------- */
 
 static void a_second_client_always_faults_as_minor(void **state)
 {
@@ -299,7 +299,7 @@ static void dontneed_fences_readers_and_writers(void **state)
 	assert_int_equal(client_result(&f->a, 2), 0);
 }
 
-/* --- with markers in place of MINOR, the way before Linux 6.4 ------------ */
+/* --- with markers in place of MINOR, the way before Linux 6.4 ---------- */
 
 static void through_a_marker_pages_show_read_only(void **state)
 {
@@ -368,7 +368,7 @@ static void minor_can_be_registered_over_markers(void **state)
 	assert_int_equal(client_result(&f->a, 1), 7);
 }
 
-/* --- runs ---------------------------------------------------------------- */
+/* --- runs -------------------------------------------------------------- */
 
 static void a_run_stops_at_a_page_that_is_there(void **state)
 {
@@ -409,7 +409,7 @@ static void a_run_over_a_split_mapping_is_done_whole_or_not_at_all(void **state)
 	assert_int_equal(copy(&f->a, 40, 0, 1), 0);
 }
 
-/* --- messages ------------------------------------------------------------ */
+/* --- messages ---------------------------------------------------------- */
 
 /* A successor of a node that had read messages wakes everybody, once [A9]. */
 static void a_message_read_is_gone_until_its_thread_is_woken(void **state)
@@ -448,7 +448,7 @@ static void an_unread_remove_event_holds_everything_up(void **state)
 	assert_int_equal(message(&f->a), NOTHING);
 }
 
-/* --- ways around us ------------------------------------------------------ */
+/* --- ways around us ---------------------------------------------------- */
 
 static long cl_move(struct client *c, long a, long b)
 {
@@ -573,7 +573,7 @@ static void a_write_through_a_pin_is_lost_in_silence(void **state)
 	assert_int_equal(quietly(&f->a, cl_read, 0, 0), 0x11);
 }
 
-/* --- attach -------------------------------------------------------------- */
+/* --- attach ------------------------------------------------------------ */
 
 static long cl_map_when_all_is_locked(struct client *c, long flags, long b)
 {
@@ -614,7 +614,7 @@ static void mapped_with_populate_all_is_filled(void **state)
 	assert_int_equal(resident_pages(f), PAGES);
 }
 
-/* --- the end of a userfaultfd -------------------------------------------- */
+/* --- the end of a userfaultfd ------------------------------------------ */
 
 static long cl_close_uffd(struct client *c, long a, long b)
 {
@@ -688,7 +688,7 @@ static void a_thread_in_poll_keeps_a_closed_userfaultfd_alive(void **state)
 	close(pair[1]);
 }
 
-/* --- poison -------------------------------------------------------------- */
+/* --- poison ------------------------------------------------------------ */
 
 static void poison_wants_an_empty_entry(void **state)
 {
@@ -720,7 +720,7 @@ static void poison_wants_an_empty_entry(void **state)
 	assert_int_equal(quietly(&f->a, cl_read, 0, 0), 5);
 }
 
-/* --- seals --------------------------------------------------------------- */
+/* --- seals ------------------------------------------------------------- */
 
 static void seals_forbid_resizing_and_allow_punching(void **state)
 {

@@ -48,7 +48,7 @@ static int free_loop(void **state)
 	return 0;
 }
 
-/* --- descriptors --------------------------------------------------------- */
+/* --- descriptors ------------------------------------------------------- */
 
 struct reader {
 	struct loop_io io;
@@ -170,7 +170,7 @@ static void errors_of_epoll_come_back(void **state)
 	reader_free(a);
 }
 
-/* --- timers and hooks ---------------------------------------------------- */
+/* --- timers and hooks -------------------------------------------------- */
 
 struct named_timer {
 	struct loop_timer t;
@@ -261,7 +261,7 @@ static void hooks_run_in_order_at_the_end_of_each_turn(void **state)
 	reader_free(a);
 }
 
-/* --- mailbox and stop ---------------------------------------------------- */
+/* --- mailbox and stop -------------------------------------------------- */
 
 struct letter {
 	struct mail m;

@@ -94,7 +94,7 @@ static const char *state_of(const char *name)
 	return member_state_name(members_find(&m, name)->state);
 }
 
-/* --- names --------------------------------------------------------------- */
+/* --- names ------------------------------------------------------------- */
 
 static void names_are_host_names_and_no_numbers(void **state)
 {
@@ -134,7 +134,7 @@ static void endpoints_are_host_and_port(void **state)
 		assert_false(endpoint_ok(bad[i]));
 }
 
-/* --- lives --------------------------------------------------------------- */
+/* --- lives ------------------------------------------------------------- */
 
 static void the_epoch_grows_at_the_first_lease_not_before(void **state)
 {
@@ -266,7 +266,7 @@ static void there_is_an_end_to_ids(void **state)
 	assert_int_equal(enter("n7", 0, &n), REGISTER_DONE);
 }
 
-/* --- restarts ------------------------------------------------------------ */
+/* --- restarts ---------------------------------------------------------- */
 
 static void a_restart_gives_everybody_a_lease_and_the_margin(void **state)
 {
@@ -341,7 +341,7 @@ static void a_cluster_is_forgotten_with_its_nodes(void **state)
 	assert_int_equal(n->incarnation, incarnation + 1);
 }
 
-/* --- memory -------------------------------------------------------------- */
+/* --- memory ------------------------------------------------------------ */
 
 static void a_node_keeps_an_exchange_reserve(void **state)
 {
@@ -374,7 +374,7 @@ static void the_record_has_everybody_in_order(void **state)
 	assert_string_equal(got.endpoint, "127.0.0.1:50051");
 }
 
-/* --- a store that fails -------------------------------------------------- */
+/* --- a store that fails ------------------------------------------------ */
 
 /* All that can be asked for, in order; returns the first failure. */
 static int whole_story(void)

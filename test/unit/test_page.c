@@ -147,7 +147,7 @@ static void get_lost(void)
 	assert_int_equal(page.state, PAGE_LOST);
 }
 
-/* --- asking --------------------------------------------------------------- */
+/* --- asking ------------------------------------------------------------ */
 
 static void a_read_asks_for_a_copy(void **state)
 {
@@ -256,7 +256,7 @@ static void a_discard_that_is_done_takes_nothing_more(void **state)
 	assert_int_equal(page.state, PAGE_M);
 }
 
-/* --- giving up ------------------------------------------------------------ */
+/* --- giving up --------------------------------------------------------- */
 
 static void a_writer_that_others_read_stays_a_reader(void **state)
 {
@@ -383,7 +383,7 @@ static void the_orders_of_a_dead_home_are_void(void **state)
 	STEP(PAGE_INVAL, "punch, ack"); /* of its successor */
 }
 
-/* --- lies ----------------------------------------------------------------- */
+/* --- lies -------------------------------------------------------------- */
 
 static void answers_that_nobody_asked_for_are_refused(void **state)
 {
@@ -446,7 +446,7 @@ static void a_second_order_while_one_is_deferred_is_refused(void **state)
 	assert_string_equal(again(PAGE_INVAL, 0), "EPROTO");
 }
 
-/* --- residency ------------------------------------------------------------ */
+/* --- residency --------------------------------------------------------- */
 
 static void a_page_stays_50_us_from_its_install(void **state)
 {

@@ -84,7 +84,7 @@ static void granted(void)
 #define TOUCH(extent, what) assert_string_equal(touch(extent), what)
 #define ASKED(extent, what) assert_string_equal(asked(extent), what)
 
-/* --- cutting -------------------------------------------------------------- */
+/* --- cutting ----------------------------------------------------------- */
 
 static void check_cut(uint64_t bytes)
 {
@@ -147,7 +147,7 @@ static void stripes_are_dealt_to_the_shards_in_turn(void **state)
 	assert_int_equal(cut_shard(63, 1), 0);
 }
 
-/* --- claiming ------------------------------------------------------------- */
+/* --- claiming ---------------------------------------------------------- */
 
 static void the_first_touch_claims_and_waits(void **state)
 {
@@ -308,7 +308,7 @@ static void what_was_not_answered_is_asked_anew(void **state)
 	TOUCH(1, "wait, claim 1+1 open 1");
 }
 
-/* --- being asked ---------------------------------------------------------- */
+/* --- being asked ------------------------------------------------------- */
 
 static void a_peer_that_asks_makes_us_ask(void **state)
 {
@@ -349,7 +349,7 @@ static void what_a_peer_made_us_ask_can_be_claimed(void **state)
 	TOUCH(1, "wait, claim 1+1 open 1");
 }
 
-/* --- homes that move ------------------------------------------------------ */
+/* --- homes that move --------------------------------------------------- */
 
 static void a_home_that_moved_is_looked_up_anew(void **state)
 {

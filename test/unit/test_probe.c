@@ -146,7 +146,7 @@ static void the_call_serves_where_the_device_is_hidden(void **state)
 		strstr(find(&p, "userfaultfd")->detail, "userfaultfd(2)"));
 }
 
-/* --- on other machines --------------------------------------------------- */
+/* --- on other machines ------------------------------------------------- */
 
 /* Run `fn` in a fork.  Returns its exit status: 0, or which check was wrong. */
 static int elsewhere(int (*fn)(void))

@@ -115,7 +115,7 @@ static void answers_to_the_epoch_before_do_not_count(void **state)
 	assert_int_equal(promise_heard(&p, 1, round, LEASE), 0);
 }
 
-/* --- every short history -------------------------------------------------- */
+/* --- every short history ----------------------------------------------- */
 
 enum { STEPS = 8, TICK = LEASE / 6 };
 

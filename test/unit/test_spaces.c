@@ -190,7 +190,7 @@ static void check(void)
 	assert_int_equal(fingerprint(), before);
 }
 
-/* --- claims -------------------------------------------------------------- */
+/* --- claims ------------------------------------------------------------ */
 
 static void the_first_to_claim_is_home(void **state)
 {
@@ -317,7 +317,7 @@ static void where_all_are_full_the_least_full_goes_on(void **state)
 	check();
 }
 
-/* --- binds --------------------------------------------------------------- */
+/* --- binds ------------------------------------------------------------- */
 
 static void a_bind_is_the_home_of_what_nobody_claimed(void **state)
 {
@@ -366,7 +366,7 @@ static void a_huge_space_costs_nothing_until_it_is_used(void **state)
 	check();
 }
 
-/* --- making and dropping ------------------------------------------------- */
+/* --- making and dropping ----------------------------------------------- */
 
 static void names_and_numbers_find_spaces(void **state)
 {
@@ -431,7 +431,7 @@ static void spaces_are_admitted_to_the_byte(void **state)
 	assert_int_equal(a.total_bytes, total - 504 * MIB);
 }
 
-/* --- ends of lives ------------------------------------------------------- */
+/* --- ends of lives ----------------------------------------------------- */
 
 static void what_the_dead_never_opened_is_there_for_all(void **state)
 {
@@ -470,7 +470,7 @@ static void what_the_dead_had_opened_is_nobodys_for_good(void **state)
 	assert_int_equal(s.n_lost, 0);
 }
 
-/* --- a store that fails -------------------------------------------------- */
+/* --- a store that fails ------------------------------------------------ */
 
 static void a_batch_that_cannot_be_written_has_not_happened(void **state)
 {
@@ -523,7 +523,7 @@ static void a_life_that_cannot_be_ended_goes_on(void **state)
 	check();
 }
 
-/* --- at random ----------------------------------------------------------- */
+/* --- at random --------------------------------------------------------- */
 
 static void random_step(struct prng *rng)
 {

@@ -76,7 +76,7 @@ static const char *list(const char *prefix)
 	return listing;
 }
 
-/* --- facts --------------------------------------------------------------- */
+/* --- facts ------------------------------------------------------------- */
 
 static void a_new_store_is_empty(void **state)
 {

@@ -61,7 +61,7 @@ static uint32_t next_random(uint32_t *r)
 	return *r >> 16;
 }
 
-/* --- in the clients ------------------------------------------------------ */
+/* --- in the clients ---------------------------------------------------- */
 
 static long cl_add(struct client *c, long id, long worker)
 {
@@ -129,7 +129,7 @@ static long cl_drop(struct client *c, long id, long b)
 	return 0;
 }
 
-/* --- the node ------------------------------------------------------------ */
+/* --- the node ---------------------------------------------------------- */
 
 static nsec_t now(void)
 {

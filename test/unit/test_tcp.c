@@ -7,7 +7,7 @@
 
 #include "raw_peer.h"
 
-/* --- connecting ---------------------------------------------------------- */
+/* --- connecting -------------------------------------------------------- */
 
 static bool has_down(void)
 {
@@ -28,7 +28,7 @@ static void raw_connect(struct raw *r, uint64_t applied)
 	assert_true(tp_connected(w.tp, 9, 1));
 }
 
-/* --- strangers ----------------------------------------------------------- */
+/* --- strangers --------------------------------------------------------- */
 
 static void turned_away(const void *bytes, size_t n)
 {
@@ -197,7 +197,7 @@ static void out_of_descriptors_is_not_the_end(void **state)
 	assert_int_equal(w.ups, 1);
 }
 
-/* --- hello --------------------------------------------------------------- */
+/* --- hello ------------------------------------------------------------- */
 
 static void a_hello_is_answered(void **state)
 {
@@ -290,7 +290,7 @@ static void a_second_connection_replaces_the_first(void **state)
 	until(has_messages);
 }
 
-/* --- sessions ------------------------------------------------------------ */
+/* --- sessions ---------------------------------------------------------- */
 
 static const struct msg forget = { .type = MSG_FORGET, .space = 1, .mask = 1 };
 static const struct msg get_s = { .type = MSG_GET_S, .space = 1, .mask = 1 };
@@ -478,7 +478,7 @@ static void who_acknowledges_nothing_is_dialled_anew(void **state)
 	assert_int_equal(w.acked, 1);
 }
 
-/* --- liars --------------------------------------------------------------- */
+/* --- liars ------------------------------------------------------------- */
 
 /* What was said so far ends the session, and it stays ended. */
 static void session_is_over(int why, const char *text)

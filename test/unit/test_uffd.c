@@ -13,7 +13,7 @@
 #include <sys/resource.h>
 #include <sys/timerfd.h>
 
-/* --- what the operations do ---------------------------------------------- */
+/* --- what the operations do -------------------------------------------- */
 
 static void a_fault_names_page_kind_and_thread(void **state)
 {
@@ -164,7 +164,7 @@ static void markers_show_what_is_written_read_only(void **state)
 	                 UFFD_FAULT_MISSING);
 }
 
-/* --- what is not ours ---------------------------------------------------- */
+/* --- what is not ours -------------------------------------------------- */
 
 static void assert_refused(int fd, uint64_t base, uint64_t pages, int why)
 {
@@ -224,7 +224,7 @@ static void faults_outside_the_stripe_are_dropped(void **state)
 	assert_int_equal(client_result(&f->c[0], 3), 2);
 }
 
-/* --- what we watch ourselves --------------------------------------------- */
+/* --- what we watch ourselves ------------------------------------------- */
 
 struct slow_page {
 	int fd;

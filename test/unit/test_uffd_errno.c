@@ -8,7 +8,7 @@
 
 #include <sys/stat.h>
 
-/* --- what can go wrong --------------------------------------------------- */
+/* --- what can go wrong ------------------------------------------------- */
 
 static void a_page_present_in_the_middle_is_passed_over(void **state)
 {
@@ -272,7 +272,7 @@ static void without_poison_the_caller_is_told(void **state)
 	assert_int_equal(uffd_poison(u, 2), UFFD_ABSENT);
 }
 
-/* --- a client's memory control group ------------------------------------- */
+/* --- a client's memory control group ----------------------------------- */
 
 static bool put_text(const char *dir, const char *file, const char *text)
 {

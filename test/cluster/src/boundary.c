@@ -4,7 +4,8 @@
  *
  * Store across the boundary behind PAGE, again and again: KIND is "word", an
  * unaligned 8-byte store, or "movs", rep movsb of 64 bytes.  One instruction
- * needs both pages at once, so two nodes that do this take them from each other.
+ * needs both pages at once, so two nodes that do this take them from each
+ * other.
  *
  * Begins at a line on stdin; prints the number of stores and the longest time
  * that one took, in ns.

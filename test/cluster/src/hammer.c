@@ -9,9 +9,9 @@
  *
  * What each thread did is in the file TALLY, plain shared memory that outlives
  * it: so the sums can be checked exactly even for a client that was killed.
- * Each thread checks besides, at every access, that its own word is what it left
- * there, and that the common one never goes back.  A lost page that read as
- * zeros, a lost write, a stale copy: all of them show there at once.
+ * Each thread checks besides, at every access, that its own word is what it
+ * left there, and that the common one never goes back.  A lost page that read
+ * as zeros, a lost write, a stale copy: all of them show there at once.
  */
 
 #include <inttypes.h>

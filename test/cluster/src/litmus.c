@@ -4,13 +4,13 @@
  *
  * One thread of a litmus test, in a process of its own.  All roles meet before
  * each iteration at a barrier in the file SHARED (plain memory, not the space),
- * wait a few hundred random turns, and make their accesses to x and y: word 0 of
- * pages X + k * STEP and Y + k * STEP, where k runs over PAIRS.  What they store
- * grows with each iteration, and with SEED; a load that gives less than it is
- * "old", 0, else "new", 1.
+ * wait a few hundred random turns, and make their accesses to x and y: word 0
+ * of pages X + k * STEP and Y + k * STEP, where k runs over PAIRS.  What they
+ * store grows with each iteration, and with SEED; a load that gives less than
+ * it is "old", 0, else "new", 1.
  *
  *	     role 0        role 1        role 2        role 3
- *	SB   x=1; r=y      y=1; r=x                                stores, a fence
+ *	SB   x=1; r=y      y=1; r=x      with a fence between the two
  *	SBTSO the same without the fence: TSO allows all four outcomes
  *	MP   x=1; y=1      r=y; s=x
  *	LB   r=x; y=1      r=y; x=1
@@ -18,8 +18,8 @@
  *	CoRR x=1           r=x; s=x
  *	2+2W x=1; y=2      y=1; x=2      and afterwards both are read
  *
- * Role 0 prints how often each outcome came, "01=17 11=3 ...": all loads, in the
- * order above.
+ * Role 0 prints how often each outcome came, "01=17 11=3 ...": all loads, in
+ * the order above.
  */
 
 #include <inttypes.h>
@@ -70,7 +70,7 @@ static void fence(void)
 	atomic_thread_fence(memory_order_seq_cst);
 }
 
-/* --- the shapes ----------------------------------------------------------- */
+/* --- the shapes -------------------------------------------------------- */
 
 static void sb(struct run *r, unsigned role, bool fenced)
 {
@@ -145,7 +145,7 @@ static const struct shape {
 	{ "2+2W", 2, { 2, 0 }, ww },
 };
 
-/* --- iterations ------------------------------------------------------------ */
+/* --- iterations -------------------------------------------------------- */
 
 static void meet(struct run *r)
 {

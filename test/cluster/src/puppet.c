@@ -48,7 +48,7 @@ static uint64_t arg(const struct order *o, int i)
 	return tool_number(o->word[i]);
 }
 
-/* --- contents ------------------------------------------------------------- */
+/* --- contents ---------------------------------------------------------- */
 
 static void do_fill(const struct order *o)
 {
@@ -100,7 +100,7 @@ static void do_poke(const struct order *o)
 	tool_say("%s ok", o->tag);
 }
 
-/* --- pages that may be lost ------------------------------------------------ */
+/* --- pages that may be lost -------------------------------------------- */
 
 static __thread sigjmp_buf out_of_bus;
 static __thread volatile sig_atomic_t guarded;
@@ -112,7 +112,7 @@ static void on_bus(int sig)
 	signal(sig, SIG_DFL); /* the access is repeated and ends us */
 }
 
-/* What does reading each page give?  Counts of: as written, zeros, else, SIGBUS. */
+/* What reading each page gives: counts as written, zeros, else, SIGBUS. */
 static void do_probe(const struct order *o)
 {
 	uint64_t first = arg(o, 1), n = arg(o, 2), seed = arg(o, 3);
@@ -140,7 +140,7 @@ static void do_probe(const struct order *o)
 	tool_say("%s %u %u %u %u", o->tag, good, zero, other, bus);
 }
 
-/* --- through the kernel ------------------------------------------------------ */
+/* --- through the kernel ------------------------------------------------ */
 
 /* read(2) from a file into the space: the kernel's copy faults. */
 static void do_read(const struct order *o)
@@ -168,7 +168,7 @@ static void do_write(const struct order *o)
 	close(fd);
 }
 
-/* --- the library -------------------------------------------------------------- */
+/* --- the library ------------------------------------------------------- */
 
 static void say_result(const struct order *o, int r)
 {
@@ -221,7 +221,7 @@ static void do_loop(const struct order *o)
 	say_result(o, 0);
 }
 
-/* --- orders -------------------------------------------------------------------- */
+/* --- orders ------------------------------------------------------------ */
 
 static const struct {
 	const char *name;

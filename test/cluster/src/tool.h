@@ -3,8 +3,8 @@
  * What the programs of test/cluster share.  They are clients like any user's:
  * nothing but include/memspan.h and libc.
  *
- * Their life is steered by pytest over stdin and stdout, a line at a time, so no
- * test has to guess when something has happened.
+ * Their life is steered by pytest over stdin and stdout, a line at a time, so
+ * no test has to guess when something has happened.
  */
 #pragma once
 
