@@ -35,11 +35,11 @@
  *	busy, RECALL_S under way: ACK_DATA   GRANT_S to the asker and to all who
  *	                                     wait to read -> shared
  *	busy, RECALL_X under way: ACK_DATA   GRANT_X -> owned
- *	busy, RECALL under way:   NOT_HELD   off the holders; if it was the last:
- *	                                     lost, for somebody broke a rule, and
- *	                                     the home does not guess [A8]
- *	any:                      GONE       off holders and waiters; if the only
- *	                                     bytes went with it: lost
+ *	busy, RECALL under way:   NOT_HELD   off the holders; was it the last:
+ *	                                     lost, for somebody broke a rule,
+ *	                                     and the home does not guess [A8]
+ *	any:                      GONE       off holders and waiters; if the
+ *	                                     only bytes went with it: lost
  *	all other combinations               -EPROTO
  *
  * A read of a page that nobody has written gives the right to write, for the

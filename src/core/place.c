@@ -109,7 +109,7 @@ static void claim_run(struct place *p, struct claimant *c, uint32_t first,
 		struct extent *e = &p->extent[first + i];
 
 		/* A run stops at what somebody has, or what is asked. */
-		if (e->asked != 0 ||
+		if ((e->asked & PLACE_F_ASKED) != 0 ||
 		    (e->home != 0 &&
 		     (e->home != p->self + 1u || e->opened != 0))) {
 			n = i;
@@ -119,7 +119,7 @@ static void claim_run(struct place *p, struct claimant *c, uint32_t first,
 	if (n == 0)
 		return;
 	for (uint32_t i = 0; i < n; i++)
-		p->extent[first + i].asked = 1;
+		p->extent[first + i].asked |= PLACE_F_ASKED;
 	claim->first = first;
 	claim->n = n;
 	claim->n_open = n_open < n ? n_open : n;
@@ -153,7 +153,7 @@ enum place_answer place_touch(struct place *p, uint32_t extent, node_id *home,
 		*home = (node_id)(e->home - 1);
 		return e->home == p->self + 1u ? PLACE_HERE : PLACE_THERE;
 	}
-	if (e->asked == 0) {
+	if ((e->asked & PLACE_F_ASKED) == 0) {
 		c->run = extent == c->next && c->run > 0 ?
 		                 (uint32_t)min_u64(c->run * 2, CLAIM_RUN_MAX) :
 		                 1;
@@ -174,8 +174,8 @@ enum place_answer place_asked(struct place *p, uint32_t extent, node_id *home,
 		*home = (node_id)(e->home - 1);
 		return PLACE_THERE;
 	}
-	if (e->asked == 0) {
-		e->asked = 1;
+	if ((e->asked & PLACE_F_ASKED) == 0) {
+		e->asked |= PLACE_F_ASKED;
 		claim->first = extent;
 		claim->n = 1;
 		/* Ours but not opened: the peer is about to touch it. */
@@ -190,9 +190,11 @@ void place_told(struct place *p, uint32_t extent, node_id home, bool opened,
 {
 	struct extent *e = &p->extent[extent];
 
-	e->asked = 0;
+	e->asked &= (uint8_t)~PLACE_F_ASKED;
 	if (home == NODE_NONE || version < e->version)
 		return;
+	if (version > e->version)
+		e->asked = 0; /* another home: not asked about yet */
 	e->home = (uint16_t)(home + 1u);
 	e->opened = opened;
 	e->version = version;
@@ -201,7 +203,18 @@ void place_told(struct place *p, uint32_t extent, node_id home, bool opened,
 void place_unanswered(struct place *p, uint32_t first, uint32_t n)
 {
 	for (uint32_t i = 0; i < n; i++)
-		p->extent[first + i].asked = 0;
+		p->extent[first + i].asked &= (uint8_t)~PLACE_F_ASKED;
+}
+
+bool place_recheck(struct place *p, uint32_t extent)
+{
+	struct extent *e = &p->extent[extent];
+
+	if ((e->asked & PLACE_F_RECHECKED) != 0)
+		return false;
+	e->asked |= PLACE_F_RECHECKED;
+	e->home = 0;
+	return true;
 }
 
 void place_moved(struct place *p, uint32_t extent, uint32_t version)

@@ -48,10 +48,16 @@ static inline uint8_t cut_shard(uint32_t s, uint8_t shards)
 struct extent {
 	uint16_t home;    /* node + 1; 0: unknown */
 	uint8_t opened;   /* homed here: it may be touched */
-	uint8_t asked;    /* the coordinator was asked, and has not answered */
+	uint8_t asked;    /* PLACE_F_*: what the coordinator was asked */
 	uint32_t version; /* grows when the home changes */
 };
 static_assert(sizeof(struct extent) == 8, "one cache line holds eight");
+
+enum {
+	PLACE_F_ASKED = 1,     /* it has not answered yet */
+	PLACE_F_RECHECKED = 2, /* the home that we know is dead, and it was
+	                          asked if it has another one by now */
+};
 
 #define CLAIM_RUN_MAX 64u
 
@@ -101,5 +107,11 @@ void place_told(struct place *p, uint32_t extent, node_id home, bool opened,
                 uint32_t version);
 /* The coordinator did not answer (link down, refused): may be asked anew. */
 void place_unanswered(struct place *p, uint32_t first, uint32_t n);
+/*
+ * The home of `extent` is dead.  True: what we know was forgotten, so that the
+ * next touch asks the coordinator, who gives an extent that was never opened to
+ * whoever wants it.  False: it has been asked since, and there is no other home.
+ */
+bool place_recheck(struct place *p, uint32_t extent);
 /* A peer says MOVED: forget what we know if `version` is not older. */
 void place_moved(struct place *p, uint32_t extent, uint32_t version);

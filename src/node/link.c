@@ -126,6 +126,8 @@ static void renewed(struct link *l, const struct msg *m)
 	if (l->asked_at == 0)
 		return;
 	l->asked_at = 0;
+	if ((m->flags & MSG_F_ERROR) != 0)
+		return; /* not prolonged: asked again, in time */
 	l->node->lease_ns = m->arg;
 	l->promised = false;
 	atomic_store_explicit(&l->node->lease->end_ns, end,

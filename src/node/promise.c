@@ -5,7 +5,7 @@
  *
  * A lease says that nobody will be given our pages.  That is the coordinator's
  * to say; but if it is dead, nobody can be given anything either: a new owner
- * needs a newer epoch, and a newer epoch is nothing before members adopt it. 
+ * needs a newer epoch, and a newer epoch is nothing before members adopt it.
  * So while the coordinator is silent, a lease holds for as long as *all* other
  * members of the epoch promise to adopt no newer one:
  *

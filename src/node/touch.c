@@ -244,13 +244,16 @@ static bool home_of(struct shard *s, uint32_t i, node_id *home,
 		return false;
 	}
 	if (!peer_alive(s, *home)) {
-		/* A member that we have not heard of yet will come; a dead one
-		 * took the page along. */
-		if (s->member[*home].state != MEMBER_DEAD) {
+		enum member_state st = s->member[*home].state;
+
+		/* A member that we have not heard of yet will come.  A dead
+		 * one took the page along, if it ever opened its extent. */
+		if (st != MEMBER_DEAD && st != MEMBER_DRAINED)
 			park_later(s, i);
-			return false;
-		}
-		holder_unreachable_page(s, sp, p->page);
+		else if (place_recheck(&sp->space->place, extent_of(p->page)))
+			return home_of(s, i, home, credits);
+		else
+			holder_unreachable_page(s, sp, p->page);
 		return false;
 	}
 	*credits = peer_credits(s, sp, *home, p->page, &wait);

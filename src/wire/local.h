@@ -29,8 +29,8 @@
 
 #include "base/base.h"
 
-#define LOCAL_MAGIC   0x6d73706cu /* "lpsm" in memory */
-#define LOCAL_VERSION 1u
+#define LOCAL_MAGIC      0x6d73706cu /* "lpsm" in memory */
+#define LOCAL_VERSION    1u
 #define LOCAL_NAME_BYTES 64u
 #define LOCAL_TEXT_BYTES 256u
 
@@ -59,19 +59,19 @@ enum {
 
 struct local_msg { /* every packet, both ways: 384 bytes */
 	uint32_t magic, version;
-	uint32_t type;         /* enum local_type */
-	int32_t error;         /* DONE, REFUSED: 0 or -errno */
-	uint64_t size_bytes;   /* SPACE: of the space */
-	uint64_t offset;       /* PREFETCH, DISCARD: bytes; MAPPED: 0 today */
-	uint64_t bytes;        /* PREFETCH, DISCARD, MAPPED: length */
-	uint64_t base;         /* MAPPED: address in the client */
-	uint64_t cookie;       /* DISCARD -> DONE */
-	uint64_t lease_ns;     /* SPACE: length of a lease */
-	uint32_t stripes;      /* SPACE: of the whole space */
-	uint32_t mode;         /* SPACE: LOCAL_MODE_* */
-	uint32_t node;         /* SPACE: the node's id */
-	uint32_t space;        /* SPACE: the space's id */
-	uint32_t reserved[2];  /* zero, checked */
+	uint32_t type;        /* enum local_type */
+	int32_t error;        /* DONE, REFUSED: 0 or -errno */
+	uint64_t size_bytes;  /* SPACE: of the space */
+	uint64_t offset;      /* PREFETCH, DISCARD: bytes; MAPPED: 0 today */
+	uint64_t bytes;       /* PREFETCH, DISCARD, MAPPED: length */
+	uint64_t base;        /* MAPPED: address in the client */
+	uint64_t cookie;      /* DISCARD -> DONE */
+	uint64_t lease_ns;    /* SPACE: length of a lease */
+	uint32_t stripes;     /* SPACE: of the whole space */
+	uint32_t mode;        /* SPACE: LOCAL_MODE_* */
+	uint32_t node;        /* SPACE: the node's id */
+	uint32_t space;       /* SPACE: the space's id */
+	uint32_t reserved[2]; /* zero, checked */
 	char text[296];       /* ATTACH: space name; ENDED, REFUSED: a sentence;
 	                          NUL-terminated */
 };
@@ -99,14 +99,14 @@ struct local_lease {
 #define LOCAL_NOTES 16384u
 
 enum local_class {
-	LOCAL_FIRST_TOUCH = 1,   /* zeros, homed here, no message sent */
-	LOCAL_REMOTE_READ = 2,   /* bytes came from another node */
+	LOCAL_FIRST_TOUCH = 1,  /* zeros, homed here, no message sent */
+	LOCAL_REMOTE_READ = 2,  /* bytes came from another node */
 	LOCAL_REMOTE_WRITE = 3, /* granted by another node, or after one gave up
 	                            its copy: bytes or rights crossed the net */
-	LOCAL_UPGRADE = 4,       /* write permission only, without the net */
-	LOCAL_REFAULT = 5,       /* the node held the page: mapped anew */
+	LOCAL_UPGRADE = 4,      /* write permission only, without the net */
+	LOCAL_REFAULT = 5,      /* the node held the page: mapped anew */
 	LOCAL_PREFETCHED = 6,   /* was on its way already when it was touched */
-	LOCAL_FIRST_REMOTE = 7,  /* zeros, but home is another node */
+	LOCAL_FIRST_REMOTE = 7, /* zeros, but home is another node */
 };
 
 struct local_notes {

@@ -366,6 +366,19 @@ static void a_home_that_moved_is_looked_up_anew(void **state)
 	TOUCH(1, "at 8");
 }
 
+static void a_dead_home_is_asked_about_once(void **state)
+{
+	(void)state;
+	start_with(8 * MIB);
+	place_told(&place, 1, 7, true, 4);
+	assert_true(place_recheck(&place, 1));
+	TOUCH(1, "wait, claim 1+1 open 1");
+	place_told(&place, 1, 7, true, 4); /* nobody else has it */
+	assert_false(place_recheck(&place, 1));
+	place_told(&place, 1, 8, true, 5); /* another home, which dies too */
+	assert_true(place_recheck(&place, 1));
+}
+
 static void nobody_talks_us_out_of_being_home(void **state)
 {
 	(void)state;
@@ -402,6 +415,7 @@ int main(void)
 			a_peer_that_asks_the_wrong_node_hears_who_is_home),
 		cmocka_unit_test(what_a_peer_made_us_ask_can_be_claimed),
 		cmocka_unit_test(a_home_that_moved_is_looked_up_anew),
+		cmocka_unit_test(a_dead_home_is_asked_about_once),
 		cmocka_unit_test(nobody_talks_us_out_of_being_home),
 	};
 
