@@ -485,6 +485,7 @@ void holder_forget(struct shard *s, uint64_t number)
 	                          memory_order_relaxed);
 }
 
+/* DISCARDED; or AGAIN or MOVED, which answer a DISCARD as well. */
 int holder_discarded(struct shard *s, struct sspace *sp, const struct msg *m)
 {
 	struct page_event ev = { .kind = PAGE_DISCARDED };
@@ -501,7 +502,18 @@ int holder_discarded(struct shard *s, struct sspace *sp, const struct msg *m)
 		    (sp->discard_mask & bit) == 0)
 			return -EPROTO;
 		sp->discard_mask &= ~bit;
-		(void)page_handle(&sp->space->pages[page], &ev, &out);
+		if (m->type == MSG_DISCARDED)
+			(void)page_handle(&sp->space->pages[page], &ev, &out);
+		else
+			sp->discard_again = true;
+	}
+	if (sp->discard_mask == 0 && sp->discard_again) {
+		/* All are answered, so the whole window may be asked anew. */
+		sp->discard_again = false;
+		sp->discard_sent = false;
+		timer_start(s->loop, &s->later_timer,
+		            loop_now(s->loop) + AGAIN_NS);
+		return 0;
 	}
 	job_discard(s, sp);
 	return 0;

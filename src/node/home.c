@@ -71,6 +71,7 @@ struct step { /* one page's step, being carried out */
 	gpn_t page;
 	const uint8_t *bytes; /* the event's, or NULL */
 	bool net;
+	bool discard; /* it is a request for zeros */
 };
 
 static void grant_s(const struct step *t, node_id to, bool event_bytes)
@@ -118,7 +119,9 @@ static void grant_x(const struct step *t, const struct dir_action *a)
 
 static void plain(const struct step *t, node_id to, enum msg_type type)
 {
+	bool again = type == MSG_AGAIN && t->discard;
 	struct msg m = { .type = type,
+		         .flags = again ? MSG_F_DISCARD : 0,
 		         .space = t->sp->space->id,
 		         .page = t->page,
 		         .mask = 1 };
@@ -281,7 +284,8 @@ int home_request(struct shard *s, node_id from, uint8_t lane,
 		struct step t = { .s = s,
 			          .sp = sp,
 			          .page = m->page + bit,
-			          .net = net && from == s->node->id };
+			          .net = net && from == s->node->id,
+			          .discard = m->type == MSG_DISCARD };
 		struct dir_actions out;
 
 		if (m->type == MSG_DISCARD &&

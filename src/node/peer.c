@@ -289,13 +289,8 @@ static int on_void(struct shard *s, struct sspace *sp, const struct msg *m)
 	if (m->type == MSG_MOVED)
 		place_moved(&sp->space->place, extent_of(m->page),
 		            (uint32_t)(m->arg >> 16));
-	if (discard) {
-		sp->discard_mask = 0; /* the whole window is asked again */
-		sp->discard_sent = false;
-		timer_start(s->loop, &s->later_timer,
-		            loop_now(s->loop) + AGAIN_NS);
-		return 0;
-	}
+	if (discard)
+		return holder_discarded(s, sp, m);
 	for (uint64_t rest = m->mask; rest != 0; rest &= rest - 1) {
 		gpn_t page = m->page + (unsigned)__builtin_ctzll(rest);
 		struct page_event ev = { .kind = PAGE_RETRY };

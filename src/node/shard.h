@@ -105,6 +105,7 @@ struct sspace {
 	gpn_t discard_base;
 	uint32_t discard_n; /* pages of the window on its way */
 	bool discard_sent;
+	bool discard_again;    /* some page of the window was turned away */
 	bool discard_asked;    /* the coordinator, whose its extent is */
 	uint64_t discard_told; /* extent that it said is nobody's; GPN_NONE */
 	uint32_t refused;      /* prefetches refused in a row */
