@@ -161,8 +161,6 @@ static void carry_out_one(const struct step *t, const struct dir_action *a,
 		grant_x(t, a);
 		break;
 	case DIR_SEND_GRANT_ZERO:
-		atomic_fetch_add_explicit(&t->sp->space->written, 1,
-		                          memory_order_relaxed);
 		plain(t, to, MSG_GRANT_ZERO);
 		break;
 	case DIR_SEND_UPGRADE:
@@ -211,6 +209,44 @@ static void carry_out(const struct step *t, const struct dir_actions *out)
 		NODESET_FOREACH(n, &out->sets[a->set])
 		carry_out_one(t, a, n);
 	}
+}
+
+/* Keep the space's figures: pages that exist, and that are lost. */
+static void count(const struct step *t, enum dir_state was, enum dir_state is)
+{
+	struct space *sp = t->sp->space;
+	const struct {
+		_Atomic uint64_t *pages;
+		bool was, is;
+	} figure[] = {
+		{ &sp->written, was != DIR_UNTOUCHED, is != DIR_UNTOUCHED },
+		{ &sp->lost, was == DIR_LOST, is == DIR_LOST },
+	};
+
+	for (unsigned i = 0; i < ARRAY_SIZE(figure); i++) {
+		if (figure[i].was && !figure[i].is)
+			atomic_fetch_sub_explicit(figure[i].pages, 1,
+			                          memory_order_relaxed);
+		if (!figure[i].was && figure[i].is)
+			atomic_fetch_add_explicit(figure[i].pages, 1,
+			                          memory_order_relaxed);
+	}
+}
+
+/* One page, one event: decide, and carry it out.  0 or -EPROTO. */
+static int take_step(const struct step *t, const struct dir_event *ev)
+{
+	struct dir_entry *e = &t->sp->space->dir[t->page];
+	enum dir_state was = dir_state(e);
+	struct dir_actions out;
+	int r = dir_handle(t->s->dir, e, ev, &out);
+
+	if (r < 0)
+		return r;
+	if (dir_state(e) != was)
+		count(t, was, dir_state(e));
+	carry_out(t, &out);
+	return 0;
 }
 
 /* --- requests ---------------------------------------------------------- */
@@ -286,18 +322,12 @@ int home_request(struct shard *s, node_id from, uint8_t lane,
 			          .page = m->page + bit,
 			          .net = net && from == s->node->id,
 			          .discard = m->type == MSG_DISCARD };
-		struct dir_actions out;
 
-		if (m->type == MSG_DISCARD &&
-		    dir_state(&sp->space->dir[t.page]) != DIR_UNTOUCHED)
-			atomic_fetch_sub_explicit(&sp->space->written, 1,
-			                          memory_order_relaxed);
 		ev.prefetch = bit > 0 && m->type != MSG_DISCARD;
 		ev.home_ready = ev.prefetch &&
 		                holder_ready(s, &sp->space->pages[t.page]);
-		if (dir_handle(s->dir, &sp->space->dir[t.page], &ev, &out) < 0)
+		if (take_step(&t, &ev) < 0)
 			return -EPROTO;
-		carry_out(&t, &out);
 	}
 	return 0;
 }
@@ -326,7 +356,6 @@ int home_answer(struct shard *s, node_id from, const struct msg *m,
 			.bytes = page == NULL ? NULL : page[n++],
 			.net = net,
 		};
-		struct dir_actions out;
 		const struct page_entry *p;
 
 		if (t.page >= sp->space->cut.pages)
@@ -335,9 +364,8 @@ int home_answer(struct shard *s, node_id from, const struct msg *m,
 		ev.may_keep = from != s->node->id && page_may_keep(p) &&
 		              atomic_load_explicit(&s->node->room,
 		                                   memory_order_relaxed);
-		if (dir_handle(s->dir, &sp->space->dir[t.page], &ev, &out) < 0)
+		if (take_step(&t, &ev) < 0)
 			return -EPROTO;
-		carry_out(&t, &out);
 	}
 	return 0;
 }
@@ -360,20 +388,11 @@ static void gone_extent(struct shard *s, struct sspace *sp, uint32_t extent,
 			                .from = peer,
 			                .now_us = s->now_us };
 		struct step t = { .s = s, .sp = sp, .page = at, .net = true };
-		struct dir_entry *e = &sp->space->dir[at];
-		struct dir_actions out;
-		bool lost = dir_state(e) == DIR_LOST;
 
-		if (dir_state(e) == DIR_UNTOUCHED)
+		if (dir_state(&sp->space->dir[at]) == DIR_UNTOUCHED)
 			continue;
-		(void)dir_handle(s->dir, e, &ev, &out);
-		carry_out(&t, &out);
+		(void)take_step(&t, &ev); /* no rule forbids to die */
 		peer_drain(s);
-		if (!lost && dir_state(e) == DIR_LOST) {
-			atomic_fetch_add_explicit(&sp->space->lost, 1,
-			                          memory_order_relaxed);
-			shard_count(&s->counters->lost_pages, 1);
-		}
 	}
 }
 
