@@ -575,8 +575,14 @@ int bench_patterns(struct bench_run *run, struct errmsg *em)
 		if (p == BENCH_SEQUENTIAL)
 			wanted = wanted || run->wanted[BENCH_INTEGRITY];
 		/* With one node nobody is there to share with. */
-		if ((p == BENCH_SHARED || p == BENCH_INVALIDATE) && run->n < 2)
+		if (wanted && run->n < 2 &&
+		    (p == BENCH_SHARED || p == BENCH_INVALIDATE)) {
+			fprintf(stderr,
+			        "memspan bench: %s is left out: it needs two "
+			        "nodes\n",
+			        bench_pattern_name[p]);
 			wanted = false;
+		}
 		if (wanted)
 			r = one_pattern(run, (enum bench_pattern)p, em);
 	}

@@ -190,7 +190,7 @@ int cli_print_json(const struct cli *cli, json_t *object)
 
 	if (!object)
 		return cli_fail(cli, "cannot make the JSON: out of memory");
-	r = json_dumpf(object, stdout, JSON_INDENT(2));
+	r = json_dumpf(object, stdout, CLI_JSON_FLAGS);
 	json_decref(object);
 	if (r < 0)
 		return cli_fail(cli, "cannot print: %s", strerror(errno));

@@ -126,6 +126,9 @@ int cli_finish(const struct cli *cli, int status);
 /* CLOCK_MONOTONIC. */
 nsec_t cli_now(void);
 
+/* How: 15 digits of a real, so that 0.1 is not 0.10000000000000001. */
+#define CLI_JSON_FLAGS (JSON_INDENT(2) | JSON_REAL_PRECISION(15))
+
 /* --- tables -------------------------------------------------------------- */
 
 /*

@@ -414,7 +414,7 @@ static int write_output(const struct request *q, const json_t *object)
 		return cli_fail(&q->cli, "--output: %s: %s", q->output,
 		                strerror(errno));
 	if (object)
-		r = json_dumpf(object, f, JSON_INDENT(2));
+		r = json_dumpf(object, f, CLI_JSON_FLAGS);
 	if (r == 0 && fputc('\n', f) == EOF)
 		r = -1;
 	if (fclose(f) != 0 || r < 0)

@@ -220,7 +220,11 @@ def by_name(j):
 
 
 def test_one_node_has_no_remote_figures(two):
-    j = two.bench(*SMALL, "--nodes", "node1")
+    run = two.run("bench", *SMALL, "--nodes", "node1", "--json")
+    assert run.returncode == 0, run.stderr
+    for name in "shared", "invalidate":
+        assert f"{name} is left out: it needs two nodes" in run.stderr
+    j = json.loads(run.stdout)
     assert j["placement"]["nodes"] == 1
     got = by_name(j)
     assert sorted(got) == ["concurrent", "integrity", "random", "sequential",
