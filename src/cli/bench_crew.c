@@ -222,50 +222,54 @@ struct bench_order *bench_crew_order(struct bench_crew *crew, unsigned i,
 	return o;
 }
 
+/* Has *pid ended?  Then it is no more, and em says who and how. */
+static bool has_ended(pid_t *pid, const char *who, uint32_t node,
+                      struct errmsg *em)
+{
+	int status;
+
+	if (*pid <= 0 || waitpid(*pid, &status, WNOHANG) != *pid)
+		return false;
+	*pid = 0;
+	(void)errmsg_say(em, 0,
+	                 "%s of node %u ended with %s %d; what it said is "
+	                 "above, and memspan status shows the nodes",
+	                 who, node, WIFSIGNALED(status) ? "signal" : "status",
+	                 WIFSIGNALED(status) ? WTERMSIG(status) :
+	                                       WEXITSTATUS(status));
+	return true;
+}
+
 /* Has a process of the crew ended?  None should while there are orders. */
 static int look_for_dead(struct bench_crew *crew, struct errmsg *em)
 {
 	for (unsigned i = 0; i < crew->n; i++) {
 		struct bench_member *m = &crew->member[i];
-		struct {
-			pid_t *pid;
-			const char *what;
-		} v[] = { { &m->client, "the client" },
-			  { &m->handler, "the floor's handler beside that" },
-			  { &m->peer, "the floor's peer beside that" } };
 
-		for (unsigned k = 0; k < ARRAY_SIZE(v); k++) {
-			int status;
-
-			if (*v[k].pid <= 0 ||
-			    waitpid(*v[k].pid, &status, WNOHANG) != *v[k].pid)
-				continue;
-			*v[k].pid = 0;
-			return errmsg_say(
-				em, -ECHILD,
-				"%s of node %u ended with %s %d; what it said "
-				"is above, and memspan status shows the nodes",
-				v[k].what, m->node,
-				WIFSIGNALED(status) ? "signal" : "status",
-				WIFSIGNALED(status) ? WTERMSIG(status) :
-						      WEXITSTATUS(status));
-		}
+		if (has_ended(&m->client, "the client", m->node, em) ||
+		    has_ended(&m->handler, "the floor's handler beside that",
+		              m->node, em) ||
+		    has_ended(&m->peer, "the floor's peer beside that", m->node,
+		              em))
+			return -ECHILD;
 	}
 	return 0;
 }
 
-/* Whom a client's end of its socket tells about is dead in a moment. */
+#define DYING_MS 10000 /* taking its memory apart may take a while */
+
+/* A client that has closed its socket is dying. */
 static int wait_for_dead(struct bench_crew *crew, unsigned i, struct errmsg *em)
 {
-	for (unsigned tries = 0; tries < 100; tries++) {
-		int r = look_for_dead(crew, em);
+	struct bench_member *m = &crew->member[i];
 
-		if (r < 0)
-			return r;
+	for (int ms = 0; ms < DYING_MS; ms += 10) {
+		if (has_ended(&m->client, "the client", m->node, em))
+			return -ECHILD;
 		(void)poll(NULL, 0, 10);
 	}
 	return errmsg_say(em, -ECHILD, "the client of node %u is silent",
-	                  crew->member[i].node);
+	                  m->node);
 }
 
 /* One word from member i.  Returns 0, or -errno if it is not `word`. */

@@ -350,6 +350,21 @@ def test_a_client_that_dies_is_named(two):
     assert "the client of node 1 ended with signal 9" in err
 
 
+def test_a_node_that_dies_ends_the_run():
+    c = cluster_of(2)
+    try:
+        bench = Running(c, "--size", "64M", "--pattern", "random")
+        wait_for(lambda: len(c.spaces()) == 1 and len(bench.clients()) == 2)
+        os.kill(c.pid(1), signal.SIGKILL)
+        status, _, err = bench.end()
+        assert status == 1
+        # Whose pages went with it: either client may be the first to say so.
+        assert "ended with signal 7" in err
+        assert c.spaces() == []
+    finally:
+        c.close()
+
+
 def test_a_killed_benchmark_leaves_no_process(two):
     bench = Running(two, "--size", "64M", "--pattern", "random")
     wait_for(lambda: len(two.spaces()) == 1 and len(bench.clients()) == 2)
