@@ -566,6 +566,7 @@ void holder_unreachable(struct shard *s, node_id home)
 			    sp->space->place.extent[e].home == home + 1u)
 				unreachable_extent(s, sp, e);
 		}
+		job_unreachable(s, sp, home);
 	}
 	for (uint32_t f = 1; f <= FRAMES_MAX; f++)
 		if (s->frame_home[f] == home)

@@ -280,6 +280,9 @@ static bool at_home(struct shard *s, node_id from, struct sspace *sp,
 	case PLACE_HERE:
 		return true;
 	case PLACE_THERE:
+		/* Who asks may know better: it may be ours by now. */
+		if (peer_over(s, home) && place_recheck(pl, e))
+			return at_home(s, from, sp, m);
 		turn_away(s, from, sp, m, MSG_MOVED,
 		          home | (uint64_t)pl->extent[e].version << 16);
 		return false;

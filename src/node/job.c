@@ -8,6 +8,7 @@
  * of a page outstanding, which its home would refuse.
  */
 
+#include <errno.h>
 #include <jansson.h>
 
 #include "node/shard.h"
@@ -32,11 +33,12 @@ static void discard_finish(struct shard *s, struct sspace *sp, int result)
 }
 
 /*
- * Send the window at l->first.  True: an answer is under way, or will be asked
- * for again.  False: nothing to do there (other shard, or nobody's).
+ * Send the window at l->first.  1: an answer is under way, or will be asked for
+ * again.  0: nothing to do there (other shard, or nobody's).  -EHOSTUNREACH: its
+ * home is dead.
  */
-static bool discard_window(struct shard *s, struct sspace *sp,
-                           struct shard_letter *l)
+static int discard_window(struct shard *s, struct sspace *sp,
+                          struct shard_letter *l)
 {
 	struct place *pl = &sp->space->place;
 	gpn_t end = min_u64((l->first / EXTENT_PAGES + 1) * EXTENT_PAGES,
@@ -52,33 +54,39 @@ static bool discard_window(struct shard *s, struct sspace *sp,
 	node_id home = s->node->id;
 
 	if (!ours(s, &sp->space->cut, l->first))
-		return false;
+		return 0;
 	switch (place_asked(pl, e, &home, &claim)) {
 	case PLACE_WAIT:
 		/* The coordinator said that it is nobody's: zeros already. */
 		if (sp->discard_told == e) {
 			place_unanswered(pl, e, 1);
-			return false;
+			return 0;
 		}
 		sp->discard_asked = true;
 		shard_claim(s, sp, &claim);
-		return true;
+		return 1;
 	case PLACE_HERE:
 		home = s->node->id;
 		break;
 	case PLACE_THERE:
-		break;
+		if (!peer_over(s, home))
+			break;
+		if (place_recheck(pl, e))
+			return discard_window(s, sp, l);
+		/* What was never opened is zeros already. */
+		return pl->extent[e].opened ? -EHOSTUNREACH : 0;
 	}
+	sp->discard_home = home;
 	sp->discard_base = l->first;
 	if (!peer_alive(s, home) ||
 	    peer_credits(s, sp, home, l->first, &wait) < n ||
 	    peer_send(s, home, sp, &m, NULL, false, NULL) != TP_QUEUED) {
 		timer_start(s->loop, &s->later_timer,
 		            loop_now(s->loop) + AGAIN_NS);
-		return true;
+		return 1;
 	}
 	sp->discard_mask = m.mask;
-	return true;
+	return 1;
 }
 
 void job_discard(struct shard *s, struct sspace *sp)
@@ -86,6 +94,7 @@ void job_discard(struct shard *s, struct sspace *sp)
 	while (sp->discards != NULL && sp->discard_mask == 0) {
 		struct shard_letter *l = sp->discards;
 		gpn_t step;
+		int r;
 
 		/* What was sent has been answered: behind it. */
 		if (sp->discard_sent) {
@@ -98,7 +107,12 @@ void job_discard(struct shard *s, struct sspace *sp)
 			discard_finish(s, sp, 0);
 			continue;
 		}
-		if (discard_window(s, sp, l)) {
+		r = discard_window(s, sp, l);
+		if (r < 0) {
+			discard_finish(s, sp, r);
+			continue;
+		}
+		if (r > 0) {
 			if (sp->discard_mask == 0)
 				return; /* waits for a word or a moment */
 			sp->discard_sent = true;
@@ -113,6 +127,16 @@ void job_discard(struct shard *s, struct sspace *sp)
 		l->first += step;
 		l->pages -= step;
 	}
+}
+
+/* What was sent to a home that died will not be answered. */
+void job_unreachable(struct shard *s, struct sspace *sp, node_id home)
+{
+	if (sp->discard_mask == 0 || sp->discard_home != home)
+		return;
+	sp->discard_mask = 0;
+	sp->discard_sent = sp->discard_again = false;
+	job_discard(s, sp);
 }
 
 /* --- questions --------------------------------------------------------- */

@@ -42,6 +42,13 @@ bool peer_alive(const struct shard *s, node_id n)
 	return n == s->node->id || (n < NODES_MAX && s->member[n].lane != NULL);
 }
 
+bool peer_over(const struct shard *s, node_id n)
+{
+	return !peer_alive(s, n) && n < NODES_MAX &&
+	       (s->member[n].state == MEMBER_DEAD ||
+	        s->member[n].state == MEMBER_DRAINED);
+}
+
 uint8_t peer_lane(const struct shard *s, const struct sspace *sp, node_id to,
                   gpn_t page)
 {

@@ -103,6 +103,7 @@ struct sspace {
 	struct shard_letter *discards; /* queue: the first is being done */
 	uint64_t discard_mask;         /* pages of the first not answered yet */
 	gpn_t discard_base;
+	node_id discard_home; /* whom it was sent to */
 	uint32_t discard_n; /* pages of the window on its way */
 	bool discard_sent;
 	bool discard_again;    /* some page of the window was turned away */
@@ -329,9 +330,12 @@ void peer_drain(struct shard *s);
 uint32_t peer_credits(struct shard *s, struct sspace *sp, node_id home,
                       gpn_t page, struct parking **wait);
 bool peer_alive(const struct shard *s, node_id n);
+/* It is dead, or left: what only it had will not come. */
+bool peer_over(const struct shard *s, node_id n);
 uint8_t peer_lane(const struct shard *s, const struct sspace *sp, node_id to,
                   gpn_t page);
 void peer_members(struct shard *s, const struct members_letter *l);
 
 /* job.c */
 void job_discard(struct shard *s, struct sspace *sp);
+void job_unreachable(struct shard *s, struct sspace *sp, node_id home);

@@ -244,11 +244,9 @@ static bool home_of(struct shard *s, uint32_t i, node_id *home,
 		return false;
 	}
 	if (!peer_alive(s, *home)) {
-		enum member_state st = s->member[*home].state;
-
 		/* A member that we have not heard of yet will come.  A dead
 		 * one took the page along, if it ever opened its extent. */
-		if (st != MEMBER_DEAD && st != MEMBER_DRAINED)
+		if (!peer_over(s, *home))
 			park_later(s, i);
 		else if (place_recheck(&sp->space->place, extent_of(p->page)))
 			return home_of(s, i, home, credits);
