@@ -535,7 +535,11 @@ void holder_unreachable_page(struct shard *s, struct sspace *sp, gpn_t page)
 	}
 }
 
-/* What we asked it for will never come, and nobody else knows the page. */
+/*
+ * What we asked it for will never come.  Who waits for a page that is not held
+ * touches it again, for the extent may have another home: a dead node may have
+ * claimed it and never opened it.
+ */
 static void unreachable_extent(struct shard *s, struct sspace *sp,
                                uint32_t extent)
 {
@@ -543,10 +547,17 @@ static void unreachable_extent(struct shard *s, struct sspace *sp,
 	gpn_t end = min_u64(first + EXTENT_PAGES, sp->space->cut.pages);
 
 	for (gpn_t at = first; at < end; at++) {
-		const struct page_entry *p = &sp->space->pages[at];
+		struct page_event ev = { .kind = PAGE_RETRY };
+		struct page_entry *p = &sp->space->pages[at];
+		struct page_actions out;
 
-		if (page_asked(p) || (p->flags & PAGE_F_RECALLED) != 0)
+		if (page_asked(p) && !page_held(p)) {
+			(void)page_handle(p, &ev, &out);
+			touch_page(s, sp, at);
+			peer_drain(s);
+		} else if (page_asked(p) || (p->flags & PAGE_F_RECALLED) != 0) {
 			holder_unreachable_page(s, sp, at);
+		}
 	}
 }
 

@@ -225,6 +225,20 @@ static void get_send(struct shard *s, struct sspace *sp, node_id home,
 	assert(sent == TP_QUEUED); /* the credits were there */
 }
 
+/* Its home is dead: whoever waits must not wait for ever. */
+static void touch_unreachable(struct shard *s, const struct pend *p)
+{
+	struct page_event ev = { .kind = PAGE_TOUCH, .write = p->write };
+	struct sspace *sp = p->space;
+	struct page_actions out;
+	gpn_t page = p->page;
+
+	/* As if it had been asked: a page that may be read, and that somebody
+	 * wants to write, is lost like one that is not held. */
+	(void)page_handle(&sp->space->pages[page], &ev, &out);
+	holder_unreachable_page(s, sp, page);
+}
+
 /* Who is home, and may we ask it now?  If not, the waiter is parked. */
 static bool home_of(struct shard *s, uint32_t i, node_id *home,
                     uint32_t *credits)
@@ -251,7 +265,7 @@ static bool home_of(struct shard *s, uint32_t i, node_id *home,
 		else if (place_recheck(&sp->space->place, extent_of(p->page)))
 			return home_of(s, i, home, credits);
 		else
-			holder_unreachable_page(s, sp, p->page);
+			touch_unreachable(s, p);
 		return false;
 	}
 	*credits = peer_credits(s, sp, *home, p->page, &wait);
