@@ -334,11 +334,19 @@ void touch_pend(struct shard *s, uint32_t i)
 
 void touch_page(struct shard *s, struct sspace *sp, gpn_t page)
 {
-	uint32_t i = pend_first(s, sp, page);
+	const struct page_entry *e = &sp->space->pages[page];
 
-	/* One asks for all; if it wakes them, none is left. */
-	if (i != 0)
+	/* One asks for all, or wakes them all.  But if it can only be parked,
+	 * so are the others: its client may be gone when it is unparked. */
+	while (!page_asked(e)) {
+		uint32_t i = pend_first(s, sp, page);
+
+		while (i != 0 && s->pend[i].is_parked)
+			i = pend_next(s, i);
+		if (i == 0)
+			return;
 		touch_pend(s, i);
+	}
 }
 
 uint32_t touch_prefetch(struct shard *s, struct sspace *sp, gpn_t first,
