@@ -2,6 +2,10 @@
 /*
  * Slices: short stretches of measuring, of the floor and of memspan by turns,
  * so that whatever the machine does meanwhile happens to both.
+ *
+ * A slice is one order to the crew (bench_crew.h).  Its samples lie in memory
+ * that we share with the clients; between slices they go into histograms here,
+ * so that the clients touch none while they measure.
  */
 
 #include "cli/bench.h"
@@ -120,6 +124,7 @@ static struct hist *hist_of(const struct bench_figures *f, uint32_t class)
 	return NULL; /* a class that a newer node may have */
 }
 
+/* A page may be wrong in a slice that measures and in one that does not. */
 static void note_wrongs(struct bench_run *run, unsigned i)
 {
 	const struct bench_seat *s = &run->crew.board->seat[i];
@@ -142,6 +147,11 @@ static void note_wrongs(struct bench_run *run, unsigned i)
 	run->errors += n;
 }
 
+/*
+ * Give the orders that lie in the seats of `who`.  Patience grows with the
+ * pages: an access of 10,000 threads may take a second, a million of them do
+ * not take a million seconds.
+ */
 static int do_orders(struct bench_run *run, uint64_t who, struct errmsg *em)
 {
 	uint64_t n = 0;
@@ -183,6 +193,10 @@ int bench_prepare(struct bench_run *run, uint64_t who, struct errmsg *em)
 	return do_orders(run, who, em);
 }
 
+/*
+ * What one client answered.  Of the samples, those whose class belongs to no
+ * histogram were counted by class already.
+ */
 static void add_figures(struct bench_figures *f, const struct bench_answer *a,
                         const uint64_t *sample, int half)
 {
@@ -237,6 +251,7 @@ static struct bench_order *floor_order(struct bench_run *run, unsigned i,
 	return o;
 }
 
+/* Nobody faults between two orders, so the handler may be told another. */
 static void floor_mode(struct bench_run *run, unsigned i, enum floor_kind kind,
                        unsigned batch, bool overlap)
 {
@@ -289,6 +304,8 @@ int bench_floor_slice(struct bench_run *run, uint64_t who, int half, uint64_t n,
 	int r;
 
 	n = min_u64(n, FLOOR_PAGES);
+	/* A page faults once.  Clearing all of them takes milliseconds, so it is
+	 * done only when too few are left, and not while anybody measures. */
 	clear = run->floor_used + n > FLOOR_PAGES;
 	if (clear)
 		run->floor_used = 0;
@@ -342,6 +359,8 @@ int bench_floor_stream(struct bench_run *run, uint64_t who, struct errmsg *em)
 			o->clear = true;
 			floor_mode(run, i, FLOOR_REMOTE, 1u << b, false);
 		}
+		/* What is read ahead of the last request is not told: the
+		 * next slice begins with all of it cleared. */
 		run->floor_used = FLOOR_PAGES;
 		r = do_orders(run, who, em);
 		if (r < 0)
