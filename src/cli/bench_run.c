@@ -304,8 +304,8 @@ int bench_floor_slice(struct bench_run *run, uint64_t who, int half, uint64_t n,
 	int r;
 
 	n = min_u64(n, FLOOR_PAGES);
-	/* A page faults once.  Clearing all of them takes milliseconds, so it is
-	 * done only when too few are left, and not while anybody measures. */
+	/* A page faults once.  Clearing all of them takes milliseconds, so it
+	 * is done only when too few are left, and before anybody measures. */
 	clear = run->floor_used + n > FLOOR_PAGES;
 	if (clear)
 		run->floor_used = 0;
