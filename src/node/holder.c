@@ -64,6 +64,19 @@ static struct defer defer_pop(struct shard *s)
 	}
 }
 
+void holder_void(struct shard *s, const struct sspace *sp, node_id home)
+{
+	uint32_t n = s->n_defer;
+
+	s->n_defer = 0;
+	for (uint32_t i = 0; i < n; i++) {
+		struct defer d = s->defer[i]; /* pushing stays below i */
+
+		if (d.space != sp && d.home != home)
+			defer_push(s, &d);
+	}
+}
+
 static void defer_one(struct shard *s, struct sspace *sp, node_id home,
                       const struct msg *m, gpn_t page, nsec_t at)
 {
@@ -84,8 +97,8 @@ void holder_defer_due(struct loop_timer *t)
 		struct defer d = defer_pop(s);
 		struct page_entry *p;
 
-		if (d.space->space == NULL || !peer_alive(s, d.home))
-			continue; /* the space was dropped, the home died */
+		if (d.space->space == NULL)
+			continue; /* the space was dropped */
 		p = &d.space->space->pages[d.m.page];
 		(void)holder_recall(s, d.home, &d.m,
 		                    (p->flags & PAGE_F_RECALLED) != 0);
@@ -563,6 +576,7 @@ static void unreachable_extent(struct shard *s, struct sspace *sp,
 
 void holder_unreachable(struct shard *s, node_id home)
 {
+	holder_void(s, NULL, home); /* its next life knows nothing of them */
 	for (struct sspace *sp = s->spaces; sp != NULL; sp = sp->next) {
 		const struct cut *cut;
 

@@ -219,6 +219,8 @@ static void forget_send(struct shard *s, uint32_t i)
 
 	if (f->giver == s->node->id) {
 		holder_forget(s, f->number);
+	} else if (f->giver == NODE_NONE) {
+		; /* it died, and its frames with it */
 	} else if (sp != NULL && peer_send(s, f->giver, sp, &m, NULL, false,
 	                                   NULL) == TP_FULL) {
 		p = lane_of(s, f->giver, peer_lane(s, sp, f->giver, f->page));
@@ -560,8 +562,7 @@ static void forget_list(struct shard *s, uint32_t head)
 	while (head != 0) {
 		uint32_t next = s->forget[head].next;
 
-		s->forget[head].next = s->free_forget;
-		s->free_forget = head;
+		forget_send(s, head);
 		head = next;
 	}
 }
@@ -578,9 +579,15 @@ static void member_gone(struct shard *s, node_id id)
 		tp_forget(s->tp, id, i);
 	m->lane = NULL;
 	mark_connected(s, id);
+	/* Its next life has frames of the same numbers. */
+	for (uint32_t i = 1; i <= FORGETS_MAX; i++)
+		if (s->forget[i].giver == id)
+			s->forget[i].giver = NODE_NONE;
 	home_gone(s, id);
 	holder_unreachable(s, id);
 	for (uint8_t i = 0; i < m->shards; i++) {
+		/* What it was granted and may not have got is lost, before
+		 * there is recovery; so nobody needs to keep it. */
 		forget_list(s, lane[i].forget_head);
 		forget_list(s, lane[i].unsent_head);
 		free(lane[i].backlog);

@@ -294,6 +294,8 @@ void holder_unreachable(struct shard *s, node_id home);
 /* The same for one page. */
 void holder_unreachable_page(struct shard *s, struct sspace *sp, gpn_t page);
 bool holder_ready(struct shard *s, const struct page_entry *p);
+/* The orders that wait, of this space and of this home, are void. */
+void holder_void(struct shard *s, const struct sspace *sp, node_id home);
 int holder_discarded(struct shard *s, struct sspace *sp, const struct msg *m);
 
 /* install.c */
