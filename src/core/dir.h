@@ -105,6 +105,9 @@ struct dir_actions {
 int dir_handle(struct dir *d, struct dir_entry *e, const struct dir_event *ev,
                struct dir_actions *out);
 
+/* Its page is gone for good: give back what `e` has of the pools. */
+void dir_drop(struct dir *d, struct dir_entry *e);
+
 /* Abort unless `e` satisfies the invariants of dir.c. */
 void dir_check(const struct dir *d, const struct dir_entry *e);
 

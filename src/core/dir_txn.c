@@ -145,6 +145,21 @@ bool dir_txn_close(struct dir *d, struct dir_entry *e, struct dir_txn *t)
 	return true;
 }
 
+void dir_drop(struct dir *d, struct dir_entry *e)
+{
+	uint32_t i = handle_get(e);
+
+	if (dir_busy(e)) {
+		d->txn[i].next = d->free_txn;
+		d->free_txn = i;
+		d->n_free_txn++;
+	} else if ((e->flags & DIR_F_SET) != 0) {
+		d->set[i].next = d->free_set;
+		d->free_set = i;
+	}
+	*e = (struct dir_entry){ 0 };
+}
+
 /* --- looking ----------------------------------------------------------- */
 
 void dir_check(const struct dir *d, const struct dir_entry *e)

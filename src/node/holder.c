@@ -97,8 +97,6 @@ void holder_defer_due(struct loop_timer *t)
 		struct defer d = defer_pop(s);
 		struct page_entry *p;
 
-		if (d.space->space == NULL)
-			continue; /* the space was dropped */
 		p = &d.space->space->pages[d.m.page];
 		(void)holder_recall(s, d.home, &d.m,
 		                    (p->flags & PAGE_F_RECALLED) != 0);
@@ -405,7 +403,8 @@ static void recall_carry_out(struct shard *s, struct sspace *sp, node_id home,
 			       FRAME_NONE); /* holder_recall() looked */
 			memcpy(frame_bytes(s->frames, frame), bytes,
 			       PAGE_BYTES);
-			s->frame_home[frame] = home;
+			s->frozen[frame] = (struct frozen){ .home = home,
+				                            .space = m->space };
 			shard_count(&s->counters->frozen_frames, 1);
 			break;
 		case PAGE_PUNCH:
@@ -490,9 +489,9 @@ int holder_recall(struct shard *s, node_id home, const struct msg *m,
 void holder_forget(struct shard *s, uint64_t number)
 {
 	if (number == FRAME_NONE || number > FRAMES_MAX ||
-	    s->frame_home[number] == NODE_NONE)
+	    s->frozen[number].home == NODE_NONE)
 		return;
-	s->frame_home[number] = NODE_NONE;
+	s->frozen[number].home = NODE_NONE;
 	frame_give(s->frames, (uint32_t)number);
 	atomic_fetch_sub_explicit(&s->counters->frozen_frames, 1,
 	                          memory_order_relaxed);
@@ -578,11 +577,8 @@ void holder_unreachable(struct shard *s, node_id home)
 {
 	holder_void(s, NULL, home); /* its next life knows nothing of them */
 	for (struct sspace *sp = s->spaces; sp != NULL; sp = sp->next) {
-		const struct cut *cut;
+		const struct cut *cut = &sp->space->cut;
 
-		if (sp->space == NULL)
-			continue;
-		cut = &sp->space->cut;
 		for (uint32_t e = 0; e < cut->extents; e++) {
 			uint32_t stripe = cut_stripe_of(cut, e);
 
@@ -594,6 +590,14 @@ void holder_unreachable(struct shard *s, node_id home)
 		job_unreachable(s, sp, home);
 	}
 	for (uint32_t f = 1; f <= FRAMES_MAX; f++)
-		if (s->frame_home[f] == home)
+		if (s->frozen[f].home == home)
 			holder_forget(s, f);
+}
+
+void holder_dropped(struct shard *s, const struct sspace *sp)
+{
+	holder_void(s, sp, NODE_NONE);
+	for (uint32_t f = 1; f <= FRAMES_MAX; f++)
+		if (s->frozen[f].space == sp->space->id)
+			holder_forget(s, f); /* FORGETs find no space now */
 }

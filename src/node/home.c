@@ -380,6 +380,16 @@ void home_flush(struct shard *s)
 
 /* --- death of a peer --------------------------------------------------- */
 
+static bool homed_in_shard(const struct shard *s, const struct sspace *sp,
+                           uint32_t extent)
+{
+	const struct extent *x = &sp->space->place.extent[extent];
+
+	return cut_shard(cut_stripe_of(&sp->space->cut, extent),
+	                 s->node->cfg.shards) == s->index &&
+	       x->home == s->node->id + 1u && x->opened != 0;
+}
+
 static void gone_extent(struct shard *s, struct sspace *sp, uint32_t extent,
                         node_id peer)
 {
@@ -399,20 +409,28 @@ static void gone_extent(struct shard *s, struct sspace *sp, uint32_t extent,
 	}
 }
 
+void home_dropped(struct shard *s, struct sspace *sp)
+{
+	const struct cut *cut = &sp->space->cut;
+
+	for (uint32_t e = 0; e < cut->extents; e++) {
+		gpn_t at = (gpn_t)e * EXTENT_PAGES;
+		gpn_t end = min_u64(at + EXTENT_PAGES, cut->pages);
+
+		if (!homed_in_shard(s, sp, e))
+			continue;
+		for (; at < end; at++)
+			dir_drop(s->dir, &sp->space->dir[at]);
+	}
+}
+
 void home_gone(struct shard *s, node_id peer)
 {
 	for (struct sspace *sp = s->spaces; sp != NULL; sp = sp->next) {
-		const struct cut *cut;
+		const struct cut *cut = &sp->space->cut;
 
-		if (sp->space == NULL)
-			continue;
-		cut = &sp->space->cut;
 		for (uint32_t e = 0; e < cut->extents; e++)
-			if (cut_shard(cut_stripe_of(cut, e),
-			              s->node->cfg.shards) == s->index &&
-			    sp->space->place.extent[e].home ==
-			            s->node->id + 1u &&
-			    sp->space->place.extent[e].opened != 0)
+			if (homed_in_shard(s, sp, e))
 				gone_extent(s, sp, e, peer);
 	}
 }

@@ -361,7 +361,8 @@ static int dispatch(struct shard *s, node_id from, uint8_t lane,
 	case MSG_CLASS_ACK:
 		return home_answer(s, from, m, page, net);
 	case MSG_CLASS_FREE:
-		if (m->arg > FRAMES_MAX || s->frame_home[m->arg] != from)
+		if (m->arg > FRAMES_MAX || s->frozen[m->arg].home != from ||
+		    s->frozen[m->arg].space != m->space)
 			return -EPROTO;
 		holder_forget(s, m->arg);
 		return 0;
@@ -483,7 +484,7 @@ static void on_ready(void *arg, node_id peer, uint8_t shard)
 	}
 	unpark_all(s, &p->credit);
 	for (struct sspace *sp = s->spaces; sp != NULL; sp = sp->next)
-		if (sp->space != NULL && sp->discards != NULL)
+		if (sp->discards != NULL)
 			job_discard(s, sp);
 	peer_drain(s);
 }

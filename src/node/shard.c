@@ -70,10 +70,10 @@ struct sspace *shard_space(struct shard *s, space_id id)
 {
 	struct sspace *sp = s->last_space;
 
-	if (sp != NULL && sp->space != NULL && sp->space->id == id)
+	if (sp != NULL && sp->space->id == id)
 		return sp;
 	for (sp = s->spaces; sp != NULL; sp = sp->next) {
-		if (sp->space != NULL && sp->space->id == id) {
+		if (sp->space->id == id) {
 			s->last_space = sp;
 			return sp;
 		}
@@ -237,11 +237,20 @@ static void drop_space(struct mail *mail, void *arg)
 	struct shard *s = arg;
 	struct sspace *sp = shard_space(s, l->space->id);
 
-	/* Records that point here (waiting recalls) see the NULL and let go;
-	 * the struct itself stays in the list. */
 	if (sp != NULL) {
+		struct sspace **p = &s->spaces;
+
 		assert(sp->n_clients == 0);
-		sp->space = NULL;
+		assert(sp->discards == NULL);
+		/* Without clients nobody waits: these are free records. */
+		unpark_all(s, &sp->unknown);
+		holder_dropped(s, sp);
+		home_dropped(s, sp);
+		while (*p != sp)
+			p = &(*p)->next;
+		*p = sp->next;
+		s->last_space = NULL;
+		free(sp);
 	}
 	reply(l, 0);
 }
@@ -437,7 +446,7 @@ static void later_due(struct loop_timer *t)
 	shard_now_us(s);
 	unpark_all(s, &s->later);
 	for (struct sspace *sp = s->spaces; sp != NULL; sp = sp->next)
-		if (sp->space != NULL && sp->discards != NULL)
+		if (sp->discards != NULL)
 			job_discard(s, sp);
 	peer_drain(s);
 }
@@ -499,11 +508,11 @@ static int make_pools(struct shard *s, struct errmsg *em)
 		return errmsg_set(em, -ENOMEM, "no memory for the directory");
 	s->dir = dir_init(&dc, mem);
 	s->defer = calloc(DEFERS_MAX, sizeof(*s->defer));
-	s->frame_home = malloc((FRAMES_MAX + 1) * sizeof(*s->frame_home));
-	if (s->defer == NULL || s->frame_home == NULL)
+	s->frozen = calloc(FRAMES_MAX + 1, sizeof(*s->frozen));
+	if (s->defer == NULL || s->frozen == NULL)
 		return errmsg_set(em, -ENOMEM, "no memory for the shard");
 	for (uint32_t i = 0; i <= FRAMES_MAX; i++)
-		s->frame_home[i] = NODE_NONE;
+		s->frozen[i].home = NODE_NONE;
 	if (getrandom(&seed, sizeof(seed), 0) != (ssize_t)sizeof(seed))
 		seed = boot_now();
 	prng_init(&s->random, seed);
@@ -620,7 +629,7 @@ struct shard *shard_free(struct shard *s)
 	frame_pool_free(s->frames);
 	free(s->dir);
 	free(s->defer);
-	free(s->frame_home);
+	free(s->frozen);
 	free(s->pend);
 	free(s->bucket);
 	free(s->member);

@@ -95,7 +95,7 @@ struct sclient {
 };
 
 struct sspace {
-	struct space *space; /* NULL: free */
+	struct space *space;
 	struct sclient client[CLIENTS_PER_SPACE];
 	uint32_t n_clients;
 	uint64_t slots;         /* bit per client in use */
@@ -168,6 +168,12 @@ struct defer {
 	struct sspace *space;
 };
 
+/* A frozen page: its bytes were sent to `home`; NODE_NONE: the frame is free. */
+struct frozen {
+	node_id home;
+	space_id space;
+};
+
 /* --- answers that a GET gathers ---------------------------------------- */
 
 /*
@@ -199,7 +205,7 @@ struct shard {
 
 	struct dir *dir;
 	struct frame_pool *frames;
-	node_id *frame_home; /* whom each frozen frame was sent to, or NONE */
+	struct frozen *frozen; /* of each frame */
 	struct prng random;
 
 	struct pend *pend; /* from 1 */
@@ -280,6 +286,8 @@ int home_answer(struct shard *s, node_id from, const struct msg *m,
 /* Send the grants that a GET has gathered. */
 void home_flush(struct shard *s);
 void home_gone(struct shard *s, node_id peer);
+/* Give back what the directory keeps of a space that is dropped. */
+void home_dropped(struct shard *s, struct sspace *sp);
 
 /* holder.c */
 int holder_grant(struct shard *s, struct sspace *sp, const struct msg *m,
@@ -294,6 +302,8 @@ void holder_unreachable(struct shard *s, node_id home);
 /* The same for one page. */
 void holder_unreachable_page(struct shard *s, struct sspace *sp, gpn_t page);
 bool holder_ready(struct shard *s, const struct page_entry *p);
+/* Nobody needs anything of this space any more. */
+void holder_dropped(struct shard *s, const struct sspace *sp);
 /* The orders that wait, of this space and of this home, are void. */
 void holder_void(struct shard *s, const struct sspace *sp, node_id home);
 int holder_discarded(struct shard *s, struct sspace *sp, const struct msg *m);

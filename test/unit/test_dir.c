@@ -401,6 +401,23 @@ static void a_set_is_given_back(void **state)
 	}
 }
 
+static void a_page_that_is_dropped_gives_back_what_it_has(void **state)
+{
+	(void)state;
+	start_with(1, 1);
+	for (unsigned round = 0; round < 3; round++) {
+		shared_with_home();
+		STEP(DIR_GET_S, 3, "grant_s {3}");
+		dir_drop(dir, &page);
+		STATE(DIR_UNTOUCHED, "{}");
+		shared_with_home();
+		STEP(DIR_DISCARD, 2, "inval {0 1 2}");
+		assert_int_equal(dir_free_txns(dir), 0);
+		dir_drop(dir, &page);
+		assert_int_equal(dir_free_txns(dir), 1);
+	}
+}
+
 static void without_a_transaction_ask_again_later(void **state)
 {
 	struct dir_entry first;
@@ -503,6 +520,8 @@ int main(void)
 		cmocka_unit_test_setup(without_a_set_some_sharers_must_go,
 		                       start),
 		cmocka_unit_test_setup(a_set_is_given_back, start),
+		cmocka_unit_test_setup(
+			a_page_that_is_dropped_gives_back_what_it_has, start),
 		cmocka_unit_test_setup(without_a_transaction_ask_again_later,
 		                       start),
 		cmocka_unit_test_setup(
