@@ -27,8 +27,12 @@
 
 bool promise_ask(struct promise *p, nsec_t now, nsec_t end, nsec_t lease_ns)
 {
-	/* While more than two thirds are left the coordinator is just slow. */
-	if (now >= end || end - now > lease_ns / 3 * 2)
+	/*
+	 * Renewals are asked for at every third, so while more than a half is
+	 * left the coordinator is just slow.  And promises are not for free:
+	 * those who gave one adopt the next epoch a lease later.
+	 */
+	if (now >= end || end - now > lease_ns / 2)
 		return false;
 	if (nodeset_empty(&p->others) || p->newer)
 		return false;
