@@ -336,6 +336,17 @@ static int stranger(struct shard *s, node_id from, uint8_t lane,
 	return 0;
 }
 
+/*
+ * Grants and orders come from the home of a page, which we know from having
+ * asked it; whoever else sends one would make us map or punch what is not his.
+ */
+static bool from_home(const struct shard *s, const struct sspace *sp,
+                      node_id from, gpn_t page)
+{
+	return from == s->node->id ||
+	       sp->space->place.extent[extent_of(page)].home == from + 1u;
+}
+
 static int dispatch(struct shard *s, node_id from, uint8_t lane,
                     const struct msg *m, const uint8_t *const *page, bool net)
 {
@@ -353,10 +364,14 @@ static int dispatch(struct shard *s, node_id from, uint8_t lane,
 	case MSG_CLASS_ANSWER:
 		if (m->type == MSG_MOVED || m->type == MSG_AGAIN)
 			return on_void(s, sp, m);
+		if (!from_home(s, sp, from, m->page))
+			return -EPROTO;
 		if (m->type == MSG_DISCARDED)
 			return holder_discarded(s, sp, m);
 		return holder_grant(s, sp, m, page, net);
 	case MSG_CLASS_RECALL:
+		if (!from_home(s, sp, from, m->page))
+			return -EPROTO;
 		return holder_recall(s, from, m, false);
 	case MSG_CLASS_ACK:
 		return home_answer(s, from, m, page, net);
