@@ -589,13 +589,12 @@ static void on_gone(struct dir *d, struct dir_entry *e,
 	bool held;
 
 	if (!dir_busy(e)) {
-		if (!dir_holds(d, e, ev->from))
-			return;
-		t = dir_txn_open(d, e);
-		assert(t != NULL); /* the caller checks dir_free_txns() */
-	} else {
-		t = dir_txn_of(d, e);
+		/* Without a transaction: there may be none left. */
+		if (dir_holds(d, e, ev->from))
+			dir_holder_gone(d, e, ev->from);
+		return;
 	}
+	t = dir_txn_of(d, e);
 	for (unsigned w = 0; w < WAITS; w++)
 		nodeset_remove(&t->wait[w], ev->from);
 	held = nodeset_has(&t->holders, ev->from);

@@ -145,6 +145,35 @@ bool dir_txn_close(struct dir *d, struct dir_entry *e, struct dir_txn *t)
 	return true;
 }
 
+void dir_holder_gone(struct dir *d, struct dir_entry *e, node_id n)
+{
+	struct dir_entry was = *e;
+	struct nodeset left;
+
+	assert(dir_holds(d, e, n));
+	idle_holders(d, e, &left);
+	nodeset_remove(&left, n);
+	if ((was.flags & DIR_F_SET) != 0) {
+		d->set[handle_get(&was)].members = left;
+		if (nodeset_count(&left) > DIR_INLINE)
+			return;
+		d->set[handle_get(&was)].next = d->free_set;
+		d->free_set = handle_get(&was);
+	}
+	*e = (struct dir_entry){ .flags = was.flags & DIR_F_MIGRATORY };
+	if ((was.flags & DIR_F_PAIR) != 0 && was.v[0] != n && was.v[1] != n) {
+		e->flags |= DIR_F_PAIR;
+		for (unsigned i = 0; i < 2; i++) {
+			nodeset_remove(&left, was.v[i]);
+			e->v[e->n++] = was.v[i];
+		}
+	}
+	NODESET_FOREACH(h, &left)
+	e->v[e->n++] = h;
+	if (e->n == 0)
+		e->flags |= DIR_F_LOST;
+}
+
 void dir_drop(struct dir *d, struct dir_entry *e)
 {
 	uint32_t i = handle_get(e);

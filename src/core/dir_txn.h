@@ -70,6 +70,12 @@ struct dir_txn *dir_txn_of(const struct dir *d, const struct dir_entry *e);
 struct dir_txn *dir_txn_open(struct dir *d, struct dir_entry *e);
 
 /*
+ * Take a holder off an entry that is not busy.  If it was the last, the page is
+ * lost.
+ */
+void dir_holder_gone(struct dir *d, struct dir_entry *e, node_id n);
+
+/*
  * Put the holders back into the entry and free the transaction.  Returns false,
  * with nothing changed, if that needs a set and there is none left.
  */

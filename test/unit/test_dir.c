@@ -401,6 +401,36 @@ static void a_set_is_given_back(void **state)
 	}
 }
 
+static void without_a_transaction_a_holder_may_die(void **state)
+{
+	struct dir_entry first;
+
+	(void)state;
+	start_with(1, 1);
+	STEP(DIR_GET_X, 1, "zero 1");
+	STEP(DIR_GET_X, 2, "recall_x 1 for 2");
+	first = page;
+	page = (struct dir_entry){ 0 };
+	STEP(DIR_GET_S, 3, "zero 3");
+	STEP(DIR_GONE, 3, "-");
+	STATE(DIR_LOST, "{}");
+	page = first;
+	STEP(DIR_GONE, 2, "-");
+	assert_string_equal(data_kept(1, 1), "keep 0, forget 1 frame 1");
+	/* And from a set, which it leaves when the rest fits inline. */
+	for (node_id n = 1; n < 6; n++)
+		assert_int_not_equal(step(DIR_GET_S, n)[0], 'E');
+	STEP(DIR_GONE, 2, "-");
+	STEP(DIR_GONE, 4, "-");
+	STATE(DIR_SHARED, "{0 1 3 5}");
+	STEP(DIR_GONE, 0, "-");
+	STATE(DIR_SHARED, "{1 3 5}");
+	STEP(DIR_GONE, 3, "-");
+	STEP(DIR_GONE, 1, "-");
+	STEP(DIR_GONE, 5, "-");
+	STATE(DIR_LOST, "{}");
+}
+
 static void a_page_that_is_dropped_gives_back_what_it_has(void **state)
 {
 	(void)state;
@@ -520,6 +550,8 @@ int main(void)
 		cmocka_unit_test_setup(without_a_set_some_sharers_must_go,
 		                       start),
 		cmocka_unit_test_setup(a_set_is_given_back, start),
+		cmocka_unit_test_setup(without_a_transaction_a_holder_may_die,
+		                       start),
 		cmocka_unit_test_setup(
 			a_page_that_is_dropped_gives_back_what_it_has, start),
 		cmocka_unit_test_setup(without_a_transaction_ask_again_later,
