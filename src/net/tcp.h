@@ -208,6 +208,11 @@ nsec_t tcp_conn_chores(struct tcp_session *s, nsec_t now);
 
 /* --- tcp_tx.c ------------------------------------------------------------ */
 
+/*
+ * If much waits to be sent, send it now: a run of pages is a send(2)'s worth by
+ * itself, and the peer can work on it while this turn goes on.
+ */
+void tcp_eager(struct tcp_session *s);
 void tcp_flush(struct tcp_session *s);
 /*
  * The peer has applied everything up to `seq`.  Calls acked().  Returns 0, or

@@ -167,6 +167,7 @@ static bool deliver_all(struct tcp_session *s)
 			return false;
 		}
 		s->rx_tail += (size_t)n;
+		tcp_eager(s);
 	}
 	if (s->rx_tail == s->rx_head)
 		s->rx_tail = s->rx_head = 0;

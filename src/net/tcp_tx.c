@@ -18,6 +18,9 @@
 #include "base/crc32c.h"
 #include "net/tcp.h"
 
+/* Unsent bytes that are not kept until the end of the turn. */
+#define TCP_EAGER_BYTES (128u << 10)
+
 /* --- into the ring ------------------------------------------------------- */
 
 /* Write the message at `head`.  Room was found by credit_send(). */
@@ -126,26 +129,24 @@ static ssize_t give(struct tcp_session *s, size_t side, size_t ring)
 	return n < 0 ? 0 : n;
 }
 
-void tcp_flush(struct tcp_session *s)
+/* Send what there is, as far as the socket takes it.  Returns 0 or -errno. */
+static int push(struct tcp_session *s)
 {
 	size_t side, ring, taken, taken_side;
 	ssize_t n;
 
-	s->owing = false;
 	if (s->blocked || (s->state != TCP_HELLO && s->state != TCP_UP))
-		return;
+		return 0;
 	if (s->state == TCP_UP)
 		stamp(s);
 	side = s->side_bytes - s->side_sent;
 	ring = s->state == TCP_UP ? s->head - s->sent : 0;
 	if (side + ring == 0)
-		return;
+		return 0;
 
 	n = give(s, side, ring);
-	if (n < 0) {
-		tcp_drop(s, (int)n);
-		return;
-	}
+	if (n < 0)
+		return (int)n;
 	taken = (size_t)n;
 	taken_side = taken < side ? taken : side;
 	s->tp->counters.bytes_out += taken;
@@ -157,6 +158,24 @@ void tcp_flush(struct tcp_session *s)
 		s->blocked = true;
 		(void)loop_modify(s->tp->loop, &s->io, EPOLLIN | EPOLLOUT);
 	}
+	return 0;
+}
+
+void tcp_eager(struct tcp_session *s)
+{
+	/* An error is met again at the end of the turn. */
+	if (s->head - s->sent >= TCP_EAGER_BYTES)
+		(void)push(s);
+}
+
+void tcp_flush(struct tcp_session *s)
+{
+	int r;
+
+	s->owing = false;
+	r = push(s);
+	if (r < 0)
+		tcp_drop(s, r);
 }
 
 /* --- out of the ring ----------------------------------------------------- */

@@ -66,23 +66,24 @@ static struct stream *stream_new(struct sstripe *st, gpn_t page, int32_t stride)
 }
 
 /*
- * A scan that comes from the stripe before goes on in this one, where this
- * shard has both.
+ * The stream that `page` continues: also one of the stripe before, where this
+ * shard has both; it moves over, for there it has come to its end.
  */
-static struct stream *stream_inherit(struct sstripe *st, gpn_t page)
+static struct stream *stream_find(struct sstripe *st, gpn_t page)
 {
-	struct sstripe *before = st - 1;
-	struct stream *m;
+	struct stream *m = stream_of(st, page);
+	struct stream *here;
 
-	if (st->index == 0 || before->uffd == NULL ||
-	    page != uffd_first(st->uffd))
+	if (m != NULL || st->index == 0 || st[-1].uffd == NULL)
+		return m;
+	m = stream_of(st - 1, page);
+	if (m == NULL)
 		return NULL;
-	m = stream_of(before, page);
-	if (m == NULL || m->next != page)
-		return NULL;
-	*stream_new(st, page, m->stride) = *m;
-	m->window = 0;
-	return stream_of(st, page);
+	here = stream_new(st, page, m->stride);
+	*here = *m;
+	here->used = ++st->clock;
+	*m = (struct stream){ .marker = GPN_NONE };
+	return here;
 }
 
 /* The extent that `page` is in ends before this page. */
@@ -101,11 +102,9 @@ static uint32_t stream_advance(struct sstripe *st, gpn_t page, bool local,
 {
 	gpn_t left = extent_end(st->space, page) - page;
 	int64_t delta = (int64_t)(page - st->last);
-	struct stream *m = stream_of(st, page);
+	struct stream *m = stream_find(st, page);
 	uint32_t n;
 
-	if (m == NULL)
-		m = stream_inherit(st, page);
 	st->last = page;
 	*stride = 1;
 	if (m == NULL) {
@@ -136,7 +135,7 @@ static uint32_t stream_advance(struct sstripe *st, gpn_t page, bool local,
 static void marker_touched(struct shard *s, struct sspace *sp,
                            struct sstripe *st, gpn_t page)
 {
-	struct stream *m = stream_of(st, page);
+	struct stream *m = stream_find(st, page);
 	gpn_t until;
 
 	if (m == NULL || m->marker != page)
