@@ -53,6 +53,8 @@ struct dir_event {
 	bool home_ready; /* prefetch: home's own copy may be recalled at once */
 	bool may_keep;   /* ACK_DATA: home has a frame to spare for a copy, and
 	                    no request of its own for this page under way */
+	bool can_keep;   /* ACK_DATA: it has no request under way, and would
+	                    rather exceed its limit than lose the page */
 	uint64_t number; /* ACK_DATA: of the giver's frozen frame, 0 if none */
 	uint32_t now_us; /* CLOCK_MONOTONIC in us, wrapping */
 };

@@ -364,7 +364,8 @@ int home_answer(struct shard *s, node_id from, const struct msg *m,
 		if (t.page >= sp->space->cut.pages)
 			return -EPROTO;
 		p = &sp->space->pages[t.page];
-		ev.may_keep = from != s->node->id && page_may_keep(p) &&
+		ev.can_keep = page_may_keep(p);
+		ev.may_keep = from != s->node->id && ev.can_keep &&
 		              atomic_load_explicit(&s->node->room,
 		                                   memory_order_relaxed);
 		if (take_step(&t, &ev) < 0)

@@ -89,6 +89,21 @@ static void bytes_for_a_dead_asker_are_kept_at_home(void **state)
 	STATE(DIR_SHARED, "{0}");
 }
 
+static void bytes_for_a_dead_asker_are_kept_over_the_limit(void **state)
+{
+	struct dir_event ev = {
+		.kind = DIR_ACK_DATA, .from = 0, .number = 4, .can_keep = true
+	};
+
+	(void)state;
+	/* The home has given its own copy up for it. */
+	STEP(DIR_GET_X, 0, "zero 0");
+	STEP(DIR_GET_X, 2, "recall_x 0 for 2");
+	STEP(DIR_GONE, 2, "-");
+	assert_string_equal(feed(&ev), "keep 0, forget 0 frame 4");
+	STATE(DIR_SHARED, "{0}");
+}
+
 static void bytes_for_a_dead_asker_without_a_frame_are_lost(void **state)
 {
 	(void)state;
@@ -287,6 +302,8 @@ int main(void)
 		                       start),
 		cmocka_unit_test_setup(bytes_for_a_dead_asker_are_kept_at_home,
 		                       start),
+		cmocka_unit_test_setup(
+			bytes_for_a_dead_asker_are_kept_over_the_limit, start),
 		cmocka_unit_test_setup(
 			bytes_for_a_dead_asker_without_a_frame_are_lost, start),
 		cmocka_unit_test_setup(
