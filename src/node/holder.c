@@ -409,7 +409,7 @@ static void recall_carry_out(struct shard *s, struct sspace *sp, node_id home,
 			break;
 		case PAGE_PUNCH:
 			thread_lost(s, sp, page);
-			(void)space_mem_punch(&sp->space->mem, page, 1);
+			install_punch(sp, page);
 			break;
 		case PAGE_SEND_ACK_DATA:
 			if (!out->v[i].frozen) {
@@ -541,7 +541,7 @@ void holder_unreachable_page(struct shard *s, struct sspace *sp, gpn_t page)
 	(void)page_handle(&sp->space->pages[page], &ev, &out);
 	for (uint32_t i = 0; i < out.n; i++) {
 		if (out.v[i].kind == PAGE_PUNCH)
-			(void)space_mem_punch(&sp->space->mem, page, 1);
+			install_punch(sp, page);
 		else
 			install_poison(s, sp, page);
 	}

@@ -105,7 +105,7 @@ static enum uffd_outcome map_anew(struct shard *s, struct sspace *sp,
 	}
 	memcpy(s->bounce, space_mem_page(&sp->space->mem, page), PAGE_BYTES);
 	install_protect(s, sp, page, 1);
-	(void)space_mem_punch(&sp->space->mem, page, 1);
+	install_punch(sp, page);
 	place_run(s, sp, u, page, 1, s->bounce, INSTALL_S);
 	return UFFD_DONE;
 }
@@ -156,6 +156,27 @@ static void map_held(struct shard *s, struct sspace *sp, unsigned slot,
 		                  "end, so that none reads wrong bytes");
 		break;
 	}
+}
+
+void install_punch(struct sspace *sp, gpn_t page)
+{
+	int r = space_mem_punch(&sp->space->mem, page, 1);
+
+	/* Old bytes must not be there when the page comes back. */
+	if (r < 0) {
+		log_err("cannot take a page out of a space's memory",
+		        "space=%s page=%llu errno=%d", sp->space->name,
+		        (unsigned long long)page, -r);
+		abort();
+	}
+}
+
+/* Wakes are by the kernel, behind what it did.  Where it did nothing, for now,
+ * the threads fault again, and so it is tried again. */
+static void wake_if_undone(struct uffd *u, gpn_t page, enum uffd_outcome o)
+{
+	if (o == UFFD_AGAIN || o == UFFD_NOMEM)
+		(void)uffd_wake(u, page, 1);
 }
 
 static void map_for(struct shard *s, struct sspace *sp, uint64_t slots,
@@ -242,7 +263,7 @@ void install_unprotect(struct shard *s, struct sspace *sp, gpn_t page,
 
 		run.done = 0;
 		if (u != NULL)
-			(void)uffd_unprotect(u, &run, 0);
+			wake_if_undone(u, page, uffd_unprotect(u, &run, 0));
 	}
 }
 
@@ -291,6 +312,6 @@ void install_poison(struct shard *s, struct sspace *sp, gpn_t page)
 			uffd_of(sp, (unsigned)__builtin_ctzll(m), page);
 
 		if (u != NULL)
-			(void)uffd_poison(u, page);
+			wake_if_undone(u, page, uffd_poison(u, page));
 	}
 }

@@ -322,6 +322,8 @@ void install_unprotect(struct shard *s, struct sspace *sp, gpn_t page,
 /* Returns when no client can write there any more. */
 void install_protect(struct shard *s, struct sspace *sp, gpn_t first,
                      uint32_t n);
+/* Free the page's memory: nobody can map it any more. */
+void install_punch(struct sspace *sp, gpn_t page);
 void install_poison(struct shard *s, struct sspace *sp, gpn_t page);
 
 /* peer.c */
