@@ -267,8 +267,7 @@ static int grant_refused(struct shard *s, struct sspace *sp, gpn_t base,
 		gpn_t page = base + (unsigned)__builtin_ctzll(mask);
 		struct page_actions out;
 
-		if (page >= sp->space->cut.pages ||
-		    grant_one(s, sp, page, PAGE_REFUSED, &out) < 0)
+		if (grant_one(s, sp, page, PAGE_REFUSED, &out) < 0)
 			return -EPROTO;
 		sp->refused++;
 		touch_page(s, sp, page);
@@ -289,9 +288,6 @@ int holder_grant(struct shard *s, struct sspace *sp, const struct msg *m,
 	uint32_t n = 0, k = 0;
 	gpn_t first = 0;
 
-	if (m->mask != 0 && m->page + 63 - (unsigned)__builtin_clzll(m->mask) >=
-	                            sp->space->cut.pages)
-		return -EPROTO;
 	for (uint64_t rest = m->mask; rest != 0; rest &= rest - 1) {
 		gpn_t at = m->page + (unsigned)__builtin_ctzll(rest);
 		const uint8_t *b = page == NULL ? NULL : page[k++];

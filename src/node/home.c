@@ -298,7 +298,6 @@ int home_request(struct shard *s, node_id from, uint8_t lane,
                  const struct msg *m, bool net)
 {
 	struct sspace *sp = shard_space(s, m->space);
-	gpn_t last = m->page + (63 - (unsigned)__builtin_clzll(m->mask));
 	struct dir_event ev = {
 		.kind = m->type == MSG_GET_S   ? DIR_GET_S :
 		        m->type == MSG_DISCARD ? DIR_DISCARD :
@@ -308,9 +307,6 @@ int home_request(struct shard *s, node_id from, uint8_t lane,
 	};
 
 	(void)lane;
-	if (last >= sp->space->cut.pages ||
-	    extent_of(last) != extent_of(m->page))
-		return -EPROTO;
 	if (!at_home(s, from, sp, m))
 		return 0;
 
@@ -361,8 +357,6 @@ int home_answer(struct shard *s, node_id from, const struct msg *m,
 		};
 		const struct page_entry *p;
 
-		if (t.page >= sp->space->cut.pages)
-			return -EPROTO;
 		p = &sp->space->pages[t.page];
 		ev.can_keep = page_may_keep(p);
 		ev.may_keep = from != s->node->id && ev.can_keep &&

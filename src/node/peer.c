@@ -153,7 +153,8 @@ void peer_recall(struct shard *s, node_id to, struct sspace *sp, struct msg *m)
 		/* A scan recalls a run from us: one order for all of it. */
 		if (s->local_n > 0 && m->type == MSG_RECALL_S &&
 		    last->m.type == MSG_RECALL_S && last->m.space == m->space &&
-		    m->page - last->m.page < RUN_PAGES) {
+		    m->page - last->m.page < RUN_PAGES &&
+		    extent_of(m->page) == extent_of(last->m.page)) {
 			last->m.mask |= 1ull << (m->page - last->m.page);
 			return;
 		}
@@ -305,8 +306,7 @@ static int on_void(struct shard *s, struct sspace *sp, const struct msg *m)
 		struct page_event ev = { .kind = PAGE_RETRY };
 		struct page_actions out;
 
-		if (page >= sp->space->cut.pages ||
-		    page_handle(&sp->space->pages[page], &ev, &out) < 0)
+		if (page_handle(&sp->space->pages[page], &ev, &out) < 0)
 			return -EPROTO;
 		for (uint32_t i = pend_first(s, sp, page); i != 0;
 		     i = pend_next(s, i))
@@ -347,6 +347,21 @@ static bool from_home(const struct shard *s, const struct sspace *sp,
 	       sp->space->place.extent[extent_of(page)].home == from + 1u;
 }
 
+/*
+ * The last page that the message names.  It lies in the extent of the first: so
+ * all of them are of this shard, and of one userfaultfd in each client.
+ */
+static gpn_t last_page(const struct msg *m)
+{
+	uint64_t all = m->mask;
+
+	if (m->type == MSG_GRANT_S || m->type == MSG_GRANT_X ||
+	    m->type == MSG_GRANT_ZERO)
+		all |= m->arg;
+	return all == 0 ? m->page :
+	                  m->page + 63 - (unsigned)__builtin_clzll(all);
+}
+
 static int dispatch(struct shard *s, node_id from, uint8_t lane,
                     const struct msg *m, const uint8_t *const *page, bool net)
 {
@@ -354,7 +369,8 @@ static int dispatch(struct shard *s, node_id from, uint8_t lane,
 
 	if (sp == NULL)
 		return stranger(s, from, lane, m);
-	if (m->page >= sp->space->cut.pages ||
+	if (last_page(m) >= sp->space->cut.pages ||
+	    extent_of(last_page(m)) != extent_of(m->page) ||
 	    cut_shard(cut_stripe_of_page(&sp->space->cut, m->page),
 	              s->node->cfg.shards) != s->index)
 		return -EPROTO;
