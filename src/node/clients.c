@@ -138,9 +138,16 @@ static void left(struct shard_letter *l)
 	if (k->jobs == 0)
 		client_free(k);
 	if (!k->gone) {
+		/* Told only now: who hears it unmaps what was mapped. */
+		if (k->join_result < 0)
+			refuse(k, k->join_result,
+			       "the node cannot take the mapping: no memory or "
+			       "descriptors; raise its limits");
 		k->state = CONN_NEW;
+		k->join_result = 0;
 		if (k->say_done)
 			tell(k, &m, NULL, 0);
+		k->say_done = false;
 	}
 	conn_maybe_free(k);
 }
@@ -278,10 +285,6 @@ static void joined(struct shard_letter *l)
 		k->join_result = l->result;
 	if (--k->letters > 0)
 		return;
-	if (k->join_result < 0 && !k->gone)
-		refuse(k, k->join_result,
-		       "the node cannot take the mapping: no memory or "
-		       "descriptors; raise its limits");
 	if (k->join_result < 0 || k->gone) {
 		leave(k);
 		return;

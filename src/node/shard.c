@@ -260,20 +260,27 @@ void shard_drop_space(struct shard *s, struct shard_letter *l)
 	send_letter(s, l, drop_space);
 }
 
-/* On kernels without MINOR mappings: markers on every absent entry [A3]. */
-static void lay_markers(struct shard *s, struct sspace *sp, struct sstripe *st)
+/*
+ * On kernels without MINOR mappings: markers on every absent entry [A3].  A
+ * client that lacks one would write where others read.  Returns 0 or -ENOMEM.
+ */
+static int lay_markers(struct shard *s, struct sspace *sp, struct sstripe *st)
 {
 	gpn_t first = uffd_first(st->uffd);
 	gpn_t end = first + uffd_pages(st->uffd);
 
 	if (s->node->features.minor_wp)
-		return;
+		return 0;
 	while (first < end) {
 		struct uffd_run run = { .first = first };
+		enum uffd_outcome o;
 
 		run.pages = (uint32_t)min_u64(end - first, RUN_PAGES);
-		if (uffd_protect(st->uffd, &run) == UFFD_GONE)
-			return;
+		o = uffd_protect(st->uffd, &run);
+		if (o == UFFD_GONE)
+			return 0;
+		if (o == UFFD_NOMEM || o == UFFD_AGAIN)
+			return -ENOMEM;
 		/* Pages that are M here carry none. */
 		for (uint32_t i = 0; i < run.pages; i++) {
 			struct uffd_run one = { .first = first + i,
@@ -284,6 +291,7 @@ static void lay_markers(struct shard *s, struct sspace *sp, struct sstripe *st)
 		}
 		first += run.pages;
 	}
+	return 0;
 }
 
 static void detach_client(struct shard *s, struct sspace *sp, uint8_t slot)
@@ -341,7 +349,9 @@ static int attach_client(struct shard *s, struct sspace *sp, struct client *cl)
 		if (r < 0)
 			return r;
 		s->n_fds++;
-		lay_markers(s, sp, st);
+		r = lay_markers(s, sp, st);
+		if (r < 0)
+			return r;
 	}
 	sp->slots |= 1ull << cl->slot;
 	return 0;
