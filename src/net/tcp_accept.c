@@ -173,14 +173,12 @@ static int listen_at(const struct address *a, int *ret)
 	return 0;
 }
 
-int tp_listen(struct transport *tp, const char *address, char *bound,
-              struct errmsg *em)
+int tp_bind(const char *address, char *bound, struct errmsg *em)
 {
 	struct address a;
 	int fd = -1;
 	int r;
 
-	assert(tp->listener.fd < 0);
 	if (address_parse(address, &a) < 0)
 		return errmsg_say(em, -EINVAL,
 		                  "'%s' is no numeric HOST:PORT, such as "
@@ -189,16 +187,32 @@ int tp_listen(struct transport *tp, const char *address, char *bound,
 	r = listen_at(&a, &fd);
 	if (r < 0)
 		return errmsg_set(em, r, "cannot listen at %s", address);
+	a.bytes = sizeof(a.sa);
+	(void)getsockname(fd, (void *)&a.sa, &a.bytes); /* it is bound */
+	address_print(&a, bound);
+	return fd;
+}
+
+int tp_accept(struct transport *tp, int fd, struct errmsg *em)
+{
+	int r;
+
+	assert(tp->listener.fd < 0);
 	tp->listener = (struct loop_io){ .fd = fd, .ready = listener_ready };
 	r = loop_add(tp->loop, &tp->listener, EPOLLIN);
 	if (r < 0) {
 		close(TAKE_FD(tp->listener.fd));
-		return errmsg_set(em, r, "cannot watch %s", address);
+		return errmsg_set(em, r, "cannot watch a listening socket");
 	}
-	a.bytes = sizeof(a.sa);
-	(void)getsockname(fd, (void *)&a.sa, &a.bytes); /* it is bound */
-	address_print(&a, bound);
 	return 0;
+}
+
+int tp_listen(struct transport *tp, const char *address, char *bound,
+              struct errmsg *em)
+{
+	int fd = tp_bind(address, bound, em);
+
+	return fd < 0 ? fd : tp_accept(tp, fd, em);
 }
 
 void tcp_accept_done(struct transport *tp)

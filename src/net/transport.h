@@ -131,6 +131,14 @@ int tp_listen(struct transport *tp, const char *address, char *bound,
               struct errmsg *em);
 
 /*
+ * The two halves of tp_listen(), for who must know its port before there is a
+ * transport: bind and listen, which returns a descriptor or -errno as above; and
+ * accept from it, which takes the descriptor.
+ */
+int tp_bind(const char *address, char *bound, struct errmsg *em);
+int tp_accept(struct transport *tp, int fd, struct errmsg *em);
+
+/*
  * Take an accepted, nonblocking connection whose hello was read elsewhere.
  * Closes it if the hello is of no known peer.
  */

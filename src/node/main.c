@@ -7,15 +7,12 @@
  * socket. Whoever finds the socket finds a node that can serve.
  */
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <netdb.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <time.h>
 
@@ -61,65 +58,46 @@ static int make_lease_page(struct node *n, struct errmsg *em)
 	return 0;
 }
 
-/* Can we listen there?  The transport does so for good, a moment later. */
-static int try_address(const char *host, const char *port)
+/*
+ * Listen where peers will fetch pages.  The port is ours from here on: who dials
+ * before the shards are there waits in the socket's backlog.
+ */
+static int listen_for_peers(struct node *n, struct errmsg *em)
 {
-	struct addrinfo hint = { .ai_socktype = SOCK_STREAM,
-		                 .ai_flags = AI_NUMERICHOST | AI_PASSIVE };
-	struct addrinfo *ai = NULL;
-	int one = 1, fd, r = 0;
+	char address[sizeof(n->endpoint)];
+	const char *colon = strrchr(n->cfg.listen, ':');
+	int fd = -EADDRINUSE;
 
-	if (getaddrinfo(host, port, &hint, &ai) != 0)
-		return -EINVAL;
-	fd = socket(ai->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (fd < 0) {
-		freeaddrinfo(ai);
-		return -errno;
-	}
-	(void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
-	if (bind(fd, ai->ai_addr, ai->ai_addrlen) < 0 || listen(fd, 1) < 0)
-		r = -errno;
-	close(fd);
-	freeaddrinfo(ai);
-	return r;
-}
-
-/* HOST:PORT to listen at, found free just now. */
-static int choose_endpoint(struct node *n, struct errmsg *em)
-{
-	char host[sizeof(n->endpoint) - 8], port[8];
-	char *colon;
-	int r;
-
-	if (strlen(n->cfg.listen) >= sizeof(host))
+	if (strlen(n->cfg.listen) >= sizeof(address) - 8)
 		return errmsg_say(em, -EINVAL, "--listen %s is too long",
 		                  n->cfg.listen);
-	memcpy(host, n->cfg.listen, strlen(n->cfg.listen) + 1);
-	colon = strrchr(host, ':');
-	if (colon != NULL && colon[1] != '\0') {
-		*colon = '\0';
-		r = try_address(host, colon + 1);
-		if (r < 0)
-			return errmsg_set(em, r,
-			                  "cannot listen at %s; take another "
-			                  "address or port with --listen",
-			                  n->cfg.listen);
-		snprintf(n->endpoint, sizeof(n->endpoint), "%s", n->cfg.listen);
-		return 0;
+	if (colon != NULL && colon[1] != '\0' && colon[1] != ']' &&
+	    strchr(colon, ']') == NULL) {
+		fd = tp_bind(n->cfg.listen, n->endpoint, em);
+		if (fd == -EADDRINUSE)
+			return errmsg_say(
+				em, fd,
+				"cannot listen at %s: another process "
+				"has that port; take another one with "
+				"--listen",
+				n->cfg.listen);
+	} else {
+		for (unsigned p = PORT_FIRST;
+		     fd == -EADDRINUSE && p <= PORT_LAST; p++) {
+			snprintf(address, sizeof(address), "%.50s:%u",
+			         n->cfg.listen, p);
+			fd = tp_bind(address, n->endpoint, em);
+		}
+		if (fd == -EADDRINUSE)
+			return errmsg_say(
+				em, fd,
+				"all ports from %u to %u of %s are "
+				"taken; name a free one with --listen",
+				PORT_FIRST, PORT_LAST, n->cfg.listen);
 	}
-	r = -EADDRINUSE;
-	for (unsigned p = PORT_FIRST; r == -EADDRINUSE && p <= PORT_LAST; p++) {
-		snprintf(port, sizeof(port), "%u", p);
-		r = try_address(host, port);
-		if (r == 0)
-			snprintf(n->endpoint, sizeof(n->endpoint), "%s:%s",
-			         host, port);
-	}
-	if (r < 0)
-		return errmsg_set(em, r,
-		                  "cannot listen at %s, ports %u to %u; name a "
-		                  "free one with --listen %s:PORT",
-		                  host, PORT_FIRST, PORT_LAST, host);
+	if (fd < 0)
+		return fd;
+	n->listen_fd = fd;
 	return 0;
 }
 
@@ -157,13 +135,12 @@ static int wait_for_lease(const struct node *n, struct errmsg *em)
 
 static int start_shards(struct node *n, struct errmsg *em)
 {
-	char bound[64];
 	int r = 0;
 
 	for (uint8_t i = 0; r == 0 && i < n->cfg.shards; i++)
 		r = shard_new(n, i, &n->shard[i], em);
 	if (r == 0)
-		r = shard_listen(n->shard[0], n->endpoint, bound, em);
+		r = shard_listen(n->shard[0], TAKE_FD(n->listen_fd), em);
 	for (uint8_t i = 0; r == 0 && i < n->cfg.shards; i++)
 		r = shard_start(n->shard[i], em);
 	return r;
@@ -183,7 +160,7 @@ static int start(struct node *n, struct errmsg *em)
 	if (r == 0)
 		r = make_lease_page(n, em);
 	if (r == 0)
-		r = choose_endpoint(n, em);
+		r = listen_for_peers(n, em);
 	if (r == 0)
 		r = link_register(n, node_port, em);
 	if (r == 0)
@@ -215,7 +192,7 @@ static void stop(struct node *n)
 
 int main(int argc, char **argv)
 {
-	static struct node node = { .lease_fd = -1 };
+	static struct node node = { .lease_fd = -1, .listen_fd = -1 };
 	struct errmsg em = { "" };
 	int status = 1;
 

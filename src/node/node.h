@@ -112,6 +112,7 @@ struct node {
 	uint8_t cluster[16];
 	_Atomic nsec_t lease_ns; /* link thread writes, main thread reads */
 	char endpoint[64];       /* where pages are served, as bound */
+	int listen_fd; /* until shard 0 has it */
 
 	struct loop *control_loop, *link_loop;
 	struct control *control;
@@ -282,8 +283,7 @@ void control_end_client(struct control *c, struct client *client,
 int shard_new(struct node *n, uint8_t index, struct shard **ret,
               struct errmsg *em);
 struct loop *shard_loop(struct shard *s);
-int shard_listen(struct shard *s, const char *address, char *bound,
-                 struct errmsg *em);
+int shard_listen(struct shard *s, int fd, struct errmsg *em); /* takes fd */
 int shard_start(struct shard *s, struct errmsg *em);
 void shard_stop(struct shard *s); /* joins its thread */
 struct shard *shard_free(struct shard *s);

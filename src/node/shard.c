@@ -576,10 +576,9 @@ struct loop *shard_loop(struct shard *s)
 	return s->loop;
 }
 
-int shard_listen(struct shard *s, const char *address, char *bound,
-                 struct errmsg *em)
+int shard_listen(struct shard *s, int fd, struct errmsg *em)
 {
-	return tp_listen(s->tp, address, bound, em);
+	return tp_accept(s->tp, fd, em);
 }
 
 static void *shard_main(void *arg)
