@@ -13,6 +13,10 @@ static void wrong(struct sim *s, node_id node, gpn_t page, uint64_t value)
 {
 	uint64_t want = s->truth[page].value;
 
+	if (value == 0 && s->truth[page].maybe_zeros) {
+		s->truth[page].value = 0;
+		return;
+	}
 	sim_fail(s, "check_value",
 	         "node %u reads %s in page %llu: %llx, last written %llx", node,
 	         value == 0 && want != 0 ? "zeros for data" : "old data",
@@ -40,7 +44,8 @@ void check_value_write(struct thread *t, gpn_t page, uint64_t value, bool add)
 /* The home says that nobody has it: zeros from here on. */
 void check_value_zeroed(struct sim *s, gpn_t page)
 {
-	s->truth[page] = (struct truth){ 0 };
+	s->truth[page] =
+		(struct truth){ .maybe_zeros = s->truth[page].maybe_zeros };
 	for (uint32_t i = 0; i < s->nodes; i++)
 		if (!s->node[i]->dead &&
 		    mem_rights(s->node[i], page) != RIGHTS_NONE)
@@ -48,6 +53,16 @@ void check_value_zeroed(struct sim *s, gpn_t page)
 			         "page %llu was discarded, and node %u still "
 			         "maps it",
 			         (unsigned long long)page, i);
+}
+
+/* What it had asked to discard may become zeros, now or later, or not. */
+void check_value_died(struct node *n)
+{
+	const struct discard *d = &n->discard;
+
+	for (unsigned i = 0; d->on && i < RUN_PAGES; i++)
+		if (((d->mask | d->left) >> i & 1) != 0)
+			n->sim->truth[d->base + i].maybe_zeros = true;
 }
 
 /* A page may be lost, but only with a node. */

@@ -369,6 +369,7 @@ extern const struct work work_random, work_counter, work_pair, work_scan,
 struct truth { /* check_value.c: of a page */
 	uint64_t value, adds;
 	bool added_only;
+	bool maybe_zeros; /* a node died that had asked for a discard */
 };
 
 void check_swmr(struct sim *s, gpn_t page);
@@ -376,6 +377,7 @@ void check_swmr_end(struct sim *s);
 void check_value_read(struct thread *t, gpn_t page, uint64_t value);
 void check_value_write(struct thread *t, gpn_t page, uint64_t value, bool add);
 void check_value_zeroed(struct sim *s, gpn_t page);
+void check_value_died(struct node *n);
 void check_value_lost(struct thread *t, gpn_t page);
 void check_value_end(struct sim *s);
 void check_live(struct sim *s);

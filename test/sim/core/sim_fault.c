@@ -55,13 +55,17 @@ static void slow(struct sim *s)
 
 static void kill_node(struct sim *s, struct node *n)
 {
-	if (!s->deaths || s->dead > 0 || s->coord.member[n->id] != MEMBER_UP)
+	if (!s->deaths || s->dead + 2 >= s->nodes ||
+	    s->coord.member[n->id] != MEMBER_UP)
 		return;
 	n->dead = true;
+	check_value_died(n);
 	s->dead++;
 	for (uint32_t i = 0; i < n->threads; i++)
 		n->thread[i].state = THREAD_DONE;
-	clock_put(s, LEASE_AND_MARGIN_NS,
+	/* For the core it is harder to hear of it at once: then most of what
+	 * the dead asked for is still under way. */
+	clock_put(s, sim_one_in(s, 2) ? LEASE_AND_MARGIN_NS : 0,
 	          (struct event){ .kind = EV_DEAD, .node = n->id });
 }
 
@@ -101,7 +105,7 @@ void fault_mishap(struct sim *s)
 		s->coord.slow_ns = (20 + sim_below(s, 2000)) * NSEC_PER_USEC;
 		break;
 	default:
-		if (sim_one_in(s, 8))
+		if (sim_one_in(s, 2))
 			kill_node(s, n);
 		break;
 	}

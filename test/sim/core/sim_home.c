@@ -328,9 +328,9 @@ void home_answer(struct node *n, node_id from, const struct message *m)
 			          .bytes = m->bytes[bit] };
 		struct dir_actions out;
 
-		ev.may_keep = from != n->id &&
-		              page_may_keep(&n->page[t.page]) &&
-		              !sim_one_in(n->sim, 4);
+		ev.can_keep = page_may_keep(&n->page[t.page]);
+		ev.may_keep =
+			from != n->id && ev.can_keep && !sim_one_in(n->sim, 4);
 		if (dir_handle(n->dir, &n->entry[t.page], &ev, &out) < 0) {
 			refused(n, from, t.page, ev.kind);
 			return;

@@ -15,11 +15,10 @@
 void node_init(struct sim *s, node_id id)
 {
 	struct node *n = sim_alloc(1, sizeof(*n));
-	/* Small pools, so that they run dry; but not where a death needs a
-	 * transaction for each page at once. */
+	/* Small pools, so that they run dry. */
 	struct dir_config cfg = {
 		.self = id,
-		.n_txn = s->deaths ? 512 : 2 + (uint32_t)sim_below(s, 64),
+		.n_txn = 2 + (uint32_t)sim_below(s, 64),
 		.n_set = 1 + (uint32_t)sim_below(s, 8),
 	};
 
