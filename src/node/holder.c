@@ -138,6 +138,20 @@ static void thread_lost(struct shard *s, struct sspace *sp, gpn_t page)
 		                      memory_order_relaxed);
 }
 
+/*
+ * Looked at when the thread faults, too: by the time the page comes, the note
+ * may be of the other page of the pair, taken meanwhile.
+ */
+void holder_touched(struct shard *s, struct sspace *sp, gpn_t page, uint16_t t)
+{
+	uint64_t taken = atomic_load_explicit(&s->node->thread_taken[t],
+	                                      memory_order_relaxed);
+
+	if (taken != 0 && taken >> 8 == (taken_hash(sp, page) & ~0ull >> 8))
+		atomic_store_explicit(&s->node->thread_wants_us[t], s->now_us,
+		                      memory_order_relaxed);
+}
+
 static void thread_got(struct shard *s, struct sspace *sp, gpn_t page,
                        uint16_t t)
 {

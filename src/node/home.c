@@ -145,6 +145,16 @@ static void order(const struct step *t, node_id to, enum msg_type type,
 		                        requester :
 		                        0 };
 
+	struct answers *a = &t->s->answers;
+
+	/* An order must not overtake a grant of the same page that has only
+	 * gathered: its node would say that it holds nothing, and then hold. */
+	if (gathers(t->s, t->sp, to, t->page) &&
+	    ((a->s | a->zero) >> (t->page - a->base) & 1) != 0) {
+		answers_flush(t->s);
+		a->on = true;
+		a->s = a->zero = a->refused = 0;
+	}
 	peer_recall(t->s, to, t->sp, &m);
 }
 

@@ -104,7 +104,7 @@ struct sspace {
 	uint64_t discard_mask;         /* pages of the first not answered yet */
 	gpn_t discard_base;
 	node_id discard_home; /* whom it was sent to */
-	uint32_t discard_n; /* pages of the window on its way */
+	uint32_t discard_n;   /* pages of the window on its way */
 	bool discard_sent;
 	bool discard_again;    /* some page of the window was turned away */
 	bool discard_asked;    /* the coordinator, whose its extent is */
@@ -302,6 +302,8 @@ void holder_unreachable(struct shard *s, node_id home);
 /* The same for one page. */
 void holder_unreachable_page(struct shard *s, struct sspace *sp, gpn_t page);
 bool holder_ready(struct shard *s, const struct page_entry *p);
+/* Thread `t` (its hash) faults on `page`: was it taken from under it? */
+void holder_touched(struct shard *s, struct sspace *sp, gpn_t page, uint16_t t);
 /* Nobody needs anything of this space any more. */
 void holder_dropped(struct shard *s, const struct sspace *sp);
 /* The orders that wait, of this space and of this home, are void. */

@@ -444,6 +444,8 @@ void touch_ready(struct loop_io *io, uint32_t events)
 			st->space->client[slot].minor |=
 				f[i].kind == UFFD_FAULT_MINOR;
 			p = pend_add(s, st->space, f[i].page, &f[i], slot);
+			holder_touched(s, st->space, f[i].page,
+			               s->pend[p].hash);
 			touch_pend(s, p);
 			peer_drain(s);
 		}
