@@ -621,6 +621,7 @@ void clients_close(struct control *c)
 static int socket_bind(const char *path, struct errmsg *em)
 {
 	struct sockaddr_un a = { .sun_family = AF_UNIX };
+	struct stat st;
 	AUTO_CLOSE int fd = socket(
 		AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
@@ -632,8 +633,10 @@ static int socket_bind(const char *path, struct errmsg *em)
 		                  "another memspan-node serves %s; stop it, or "
 		                  "give this one its own --socket or --run-dir",
 		                  path);
-	/* Nobody answers there: what is left of a dead node. */
-	if (errno == ECONNREFUSED)
+	/* A socket where nobody answers is what is left of a dead node.  Of a
+	 * file that is no socket connect() says the same: that is not ours. */
+	if (errno == ECONNREFUSED && lstat(path, &st) == 0 &&
+	    S_ISSOCK(st.st_mode))
 		(void)unlink(path);
 	if (bind(fd, (struct sockaddr *)&a, sizeof(a)) < 0 ||
 	    chmod(path, 0660) < 0 || listen(fd, 64) < 0)
