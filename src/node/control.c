@@ -176,6 +176,8 @@ static void space_add(struct control *c, struct space_letter *l)
 	struct errmsg em = { "" };
 
 	if (sp != NULL) { /* told again after the link broke */
+		/* A deletion that its coordinator did not live to decide. */
+		sp->dropping = false;
 		l->space = sp->shards_left > 0 ? NULL : sp;
 		link_space_answer(c->node->link, l);
 		return;
