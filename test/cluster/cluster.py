@@ -274,6 +274,8 @@ class Cluster:
             name or f"n{len(self.nodes)}",
             args=("--shards", str(shards), *args),
             env={**os.environ, **(env or {})}, **kwargs)
+        if kwargs.get("wait", True):
+            wait_for(node.socket.exists)  # a moment after its first lease
         self.nodes.append(node)
         return node
 
@@ -299,6 +301,15 @@ class Cluster:
     def puppet(self, node, space, **kwargs):
         return self._keep(Puppet(self.nodes[node].socket, space,
                                  folder=self.folder, **kwargs))
+
+    def puppet_refused(self, node, space, error):
+        """It cannot attach, with `error`; returns the reason it is given."""
+        p = self._keep(Puppet(folder=self.folder))
+        got, _, why = p.ask(
+            f"attach {self.nodes[node].socket} {space}").partition(" ")
+        assert got == error, (got, why)
+        assert p.end() == 0
+        return why
 
     def client(self, program, *argv, **kwargs):
         return self._keep(Client(program, *argv, folder=self.folder, **kwargs))

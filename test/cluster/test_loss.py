@@ -135,7 +135,7 @@ def test_pages_whose_only_copy_died_are_poison_and_the_rest_goes_on(rig, env):
 
 
 def test_a_thread_that_waits_for_a_dead_home_gets_sigbus(rig):
-    c = rig(lease=LEASE)
+    c = rig(lease=3 * LEASE)
     c.space("s", 2 * EXTENT, bind="n1")
     c.puppet(1, "s").fill(0, 600, 1)
     a, b, one = c.puppet(0, "s"), c.puppet(0, "s"), c.puppet(0, "s")
