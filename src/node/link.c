@@ -83,10 +83,29 @@ static void say(struct link *l, struct msg *m, const void *payload)
 	link_flush(l);
 }
 
+/*
+ * What is too long for a message: a renewal with thousands of spaces, which goes
+ * without them, for it must go; or an answer, which the asker may want in parts.
+ */
+static char *shorter(struct msg *m, json_t *doc)
+{
+	if ((m->flags & MSG_F_REPLY) != 0) {
+		m->flags |= MSG_F_ERROR;
+		return strdup("{\"status\":413,\"detail\":\"the answer is too "
+		              "long for a message\"}");
+	}
+	(void)json_object_del(doc, "spaces");
+	return json_dumps(doc, JSON_COMPACT);
+}
+
 static void say_doc(struct link *l, struct msg *m, json_t *doc)
 {
 	AUTO_FREE char *text = json_dumps(doc, JSON_COMPACT);
 
+	if (text != NULL && strlen(text) > WIRE_CONTROL_BYTES_MAX) {
+		free(text);
+		text = shorter(m, doc);
+	}
 	json_decref(doc);
 	if (text == NULL)
 		return;
@@ -147,7 +166,8 @@ static void answer_claim(struct claim_letter *c, const struct msg *m,
 	e->space = c->space;
 	e->first = c->claim.first;
 	e->n = c->claim.n;
-	e->failed = m == NULL || (m->flags & MSG_F_ERROR) != 0;
+	e->failed = (m->flags & MSG_F_ERROR) != 0 ||
+	            m->payload_bytes != e->n * sizeof(*w);
 	for (uint32_t i = 0; !e->failed && i < e->n; i++)
 		if (extent_decode(&w[i], &e->v[i]) < 0)
 			e->failed = true;
@@ -164,11 +184,13 @@ static void on_claim(struct link *l, const struct msg *m,
 		if (c->space != m->space ||
 		    (gpn_t)c->claim.first * EXTENT_PAGES != m->page)
 			continue;
-		if ((m->flags & MSG_F_ERROR) != 0)
+		/* Once: it is asked again and again. */
+		if ((m->flags & MSG_F_ERROR) != 0 && !l->claims_fail)
 			log_warn("the coordinator does not answer a claim",
 			         "space=%u extent=%u why=\"%.*s\"", c->space,
 			         c->claim.first, (int)m->payload_bytes,
 			         (const char *)payload);
+		l->claims_fail = (m->flags & MSG_F_ERROR) != 0;
 		answer_claim(c, m, payload);
 		*p = c->next;
 		free(c);

@@ -39,6 +39,7 @@ struct link {
 	bool promised; /* the lease in force is the members', not the
 	                  coordinator's */
 	struct claim_letter *claims; /* unanswered, oldest first */
+	bool claims_fail;            /* the last answer was an error */
 	struct link_spaces spaces;
 	unsigned questions;
 	struct {

@@ -153,10 +153,12 @@ static void extents_deliver(struct mail *mail, void *arg)
 				s->pend[i].is_parked = false;
 				park_later(s, i);
 			}
+			timer_start(s->loop, &s->later_timer,
+			            loop_now(s->loop) + CLAIM_AGAIN_NS);
 		} else {
 			unpark_all(s, &sp->unknown);
+			job_discard(s, sp);
 		}
-		job_discard(s, sp);
 		peer_drain(s);
 	}
 	free(l);

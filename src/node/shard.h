@@ -38,6 +38,8 @@
 #define FORGETS_MAX 8192u
 #define STREAMS     4u /* scans that one client's stripe is watched for */
 #define AGAIN_NS    (500 * NSEC_PER_USEC)
+/* The same, for what the coordinator did not answer. */
+#define CLAIM_AGAIN_NS (50 * NSEC_PER_MSEC)
 
 /* --- threads that wait ------------------------------------------------- */
 
