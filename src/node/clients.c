@@ -51,6 +51,8 @@ struct conn {
 };
 
 #define FDS_MAX STRIPES_MAX
+/* Out of descriptors: new clients wait so long before we look again. */
+#define LISTEN_PAUSE_NS (100 * NSEC_PER_MSEC)
 
 /* --- packets ----------------------------------------------------------- */
 
@@ -510,6 +512,12 @@ static void on_readable(struct loop_io *io, uint32_t events)
 		       "protocol than this library: install both from the same "
 		       "release");
 		good = false;
+	} else if (good && (h.msg_flags & MSG_CTRUNC) != 0) {
+		refuse(k, -EMFILE,
+		       "memspan-node has too few descriptors for this mapping: "
+		       "start it with a higher limit (ulimit -n, or "
+		       "LimitNOFILE)");
+		good = false;
 	} else if (good) {
 		good = on_packet(k, &m, fds, n_fds);
 	}
@@ -520,6 +528,20 @@ static void on_readable(struct loop_io *io, uint32_t events)
 		conn_close(k);
 }
 
+static void listen_later(struct control *c)
+{
+	timer_start(c->loop, &c->listen_again,
+	            loop_now(c->loop) + LISTEN_PAUSE_NS);
+}
+
+static void listen_again(struct loop_timer *t)
+{
+	struct control *c = container_of(t, struct control, listen_again);
+
+	if (loop_add(c->loop, &c->listener, EPOLLIN) < 0)
+		listen_later(c);
+}
+
 static void on_connection(struct loop_io *io, uint32_t events)
 {
 	struct control *c = container_of(io, struct control, listener);
@@ -527,8 +549,16 @@ static void on_connection(struct loop_io *io, uint32_t events)
 	struct conn *k;
 
 	(void)events;
-	if (fd < 0)
+	if (fd < 0) {
+		/* The connection stays there, and epoll would say so again at
+		 * once and for ever. */
+		if (errno == EMFILE || errno == ENFILE || errno == ENOMEM ||
+		    errno == ENOBUFS) {
+			loop_remove(c->loop, io);
+			listen_later(c);
+		}
 		return;
+	}
 	k = c->n_conns < CONNS_MAX ? calloc(1, sizeof(*k)) : NULL;
 	if (k == NULL) {
 		close(fd);
@@ -654,5 +684,6 @@ int clients_listen(struct control *c, struct errmsg *em)
 	c->have_socket = true;
 	c->listener.fd = fd;
 	c->listener.ready = on_connection;
+	c->listen_again.due = listen_again;
 	return loop_add(c->loop, &c->listener, EPOLLIN);
 }

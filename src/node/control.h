@@ -16,6 +16,7 @@ struct control {
 	struct loop *loop;
 	struct loop_io signals;
 	struct loop_io listener;
+	struct loop_timer listen_again; /* while there are no descriptors */
 	struct space *spaces;
 	struct conn *conns;
 	uint32_t n_conns;

@@ -1,17 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """
 Full and bounded things: thousands of threads that wait at once, as many clients
-as a node takes, a memory group that is too small, a client that does not listen.
+as a node takes, no descriptors.  Nobody waits for ever, nobody spins, and who is
+refused hears why.
 """
 
 import os
 import pathlib
+import resource
 import signal
+import socket
+import time
 
 import pytest
 
-from cluster import (MIB, PAGE, faults_waiting, rig,  # noqa: F401
-                     wait_faults, wait_for)
+from cluster import MIB, PAGE, rig, wait_faults, wait_for  # noqa: F401
 
 CROWD = 10_000
 
@@ -33,3 +36,82 @@ def test_ten_thousand_threads_wait_at_once(rig, shards):
         c.nodes[0].signal(signal.SIGCONT)
     assert crowd.line(120) == f"{CROWD} 0"
     assert crowd.wait() == 0
+
+
+# --- descriptors -------------------------------------------------------------------------
+
+
+def few(n):
+    return lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (n, n))
+
+
+def cpu_ticks(pid):
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1]
+    return sum(map(int, fields.split()[11:13]))
+
+
+def test_a_node_without_descriptors_refuses_and_recovers(rig):
+    c = rig(nodes=1)
+    c.node("poor", preexec_fn=few(48))
+    c.connected()
+    c.space("big", 256 * MIB)
+    c.space("s", 4 * MIB)
+    # 64 userfaultfds are too many for it; the reason says so.
+    why = c.puppet_refused(1, "big", "EMFILE")
+    assert "too few descriptors" in why
+    # As are so many connections; it waits, and does not spin.
+    pid = c.nodes[1].pid
+    idle = []
+    for _ in range(60):
+        s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        idle.append(s)
+        wait_for(lambda: s.connect_ex(str(c.nodes[1].socket)) == 0)
+    wait_for(lambda: len(os.listdir(f"/proc/{pid}/fd")) == 48)
+    before = cpu_ticks(pid)
+    time.sleep(1)  # what is measured, not what is waited for
+    assert cpu_ticks(pid) - before < os.sysconf("SC_CLK_TCK") / 4
+    for s in idle:
+        s.close()
+    p = c.puppet(1, "s")
+    p.fill(0, 8, 1)
+    q = c.puppet(0, "s")
+    q.check(0, 8, 1)
+
+
+def test_a_client_without_descriptors_is_told(rig):
+    c = rig(nodes=1, memory="512M")
+    c.space("big", 256 * MIB)
+    p = c.client("puppet", preexec_fn=few(40))
+    assert p.line() == "- ready"
+    p.say(f"attach {c.nodes[0].socket} big")
+    got = p.line()
+    assert got.startswith("- EMFILE") and "ulimit -n" in got
+    # And the node has kept nothing of it.
+    wait_for(lambda: c.nodes[0].show()["clients"] == 0)
+    q = c.puppet(0, "big")
+    q.fill(0, 8, 1)
+
+
+# --- clients -----------------------------------------------------------------------------
+
+
+def test_as_many_clients_as_a_node_takes_of_a_space(rig):
+    c = rig()
+    c.space("s", 4 * MIB)
+    p = [c.puppet(0, "s") for _ in range(64)]
+    why = c.puppet_refused(0, "s", "ENOMEM")
+    assert "64" in why
+    far = c.puppet(1, "s")
+    far.fill(0, 4, 1)
+    for client in p:
+        client.check(0, 4, 1)
+    for k in range(3):
+        # All of them map the page, and all of them must let go of it.
+        far.fill(0, 4, k + 2)
+        for client in p:
+            client.check(0, 4, k + 2)
+        p[20 * k].fill(0, 4, k + 12)
+        far.check(0, 4, k + 12)
+    assert p[7].end() == 0
+    wait_for(lambda: c.nodes[0].show()["clients"] == 63)
+    c.puppet(0, "s").check(0, 4, 14)
