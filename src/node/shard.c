@@ -435,9 +435,10 @@ static void prefetch(struct mail *mail, void *arg)
 			min_u64((at / EXTENT_PAGES + 1) * EXTENT_PAGES, end);
 		uint32_t n = (uint32_t)min_u64(stop - at, RUN_PAGES);
 
-		/* Advice: what cannot be asked for now is left out. */
-		(void)touch_prefetch(s, sp, at, n, false);
-		at += n;
+		/* Advice: what cannot be asked for now is left out, and with it
+		 * the rest of its extent, which is another shard's, or at home
+		 * here, or there are no credits left. */
+		at = touch_prefetch(s, sp, at, n, false) > 0 ? at + n : stop;
 	}
 	peer_drain(s);
 	reply(l, 0);
