@@ -58,7 +58,7 @@ void shard_gate(struct shard *s)
 	log_warn("the lease is over: this shard stands still", "shard=%u",
 	         s->index);
 	while (lease_over(s->node) &&
-	       !atomic_load_explicit(&s->node->stopping, memory_order_relaxed))
+	       !atomic_load_explicit(&s->quit, memory_order_relaxed))
 		clock_nanosleep(CLOCK_MONOTONIC, 0, &nap, NULL);
 	loop_now_fresh(s->loop);
 	if (!lease_over(s->node))
@@ -611,6 +611,7 @@ void shard_stop(struct shard *s)
 {
 	if (s == NULL || !s->running)
 		return;
+	atomic_store_explicit(&s->quit, true, memory_order_relaxed);
 	loop_stop(s->loop);
 	pthread_join(s->thread, NULL);
 	s->running = false;

@@ -203,6 +203,7 @@ struct shard {
 	struct transport *tp;
 	pthread_t thread;
 	bool running;
+	_Atomic bool quit; /* main thread: stand still no longer, but end */
 	struct shard_counters *counters;
 
 	struct dir *dir;
