@@ -554,11 +554,26 @@ static void on_broken(void *arg, node_id peer, uint8_t shard, int why,
                       const char *text)
 {
 	struct shard *s = arg;
-	struct breach_letter *b = calloc(1, sizeof(*b));
+	struct breach_letter *b;
+	char ends[160];
 
+	mark_connected(s, peer);
+	/*
+	 * Whoever is told that he broke a rule is of no use to that peer any
+	 * more, and his faults there would wait without end: this life is over
+	 * [B5], and whoever starts the node again gives it another.
+	 */
+	if (why == -ECONNREFUSED) {
+		snprintf(ends, sizeof(ends),
+		         "node %u has ended its session with this node for "
+		         "good: %s; start this node again",
+		         peer, text);
+		control_end(s->node->control, 1, ends);
+		return;
+	}
 	log_err("a peer broke the protocol, its session is over",
 	        "peer=%u lane=%u errno=%d why=\"%s\"", peer, shard, -why, text);
-	mark_connected(s, peer);
+	b = calloc(1, sizeof(*b));
 	if (b == NULL)
 		return;
 	b->node = s->node;

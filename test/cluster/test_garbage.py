@@ -10,8 +10,10 @@ import ctypes
 import errno
 import os
 import random
+import signal
 import socket
 import struct
+import threading
 
 import pytest
 
@@ -470,3 +472,78 @@ def test_a_client_whose_userfaultfds_watch_nothing(busy):
     k.sock.close()
     for fd in fds:
         os.close(fd)
+
+
+# --- a wire that changes what it carries ---------------------------------------------------
+
+
+class Proxy:
+    """Between two nodes; changes a bit of the next large packet when told."""
+
+    def __init__(self, target):
+        host, port = target.rsplit(":", 1)
+        self.target = (host, int(port))
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.endpoint = "127.0.0.1:%d" % self.listener.getsockname()[1]
+        self.flip = threading.Event()
+        self.flipped = threading.Event()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        while True:
+            try:
+                a = self.listener.accept()[0]
+                b = socket.create_connection(self.target, 10)
+            except OSError:
+                return
+            for pair in ((a, b), (b, a)):
+                threading.Thread(target=self._carry, args=pair,
+                                 daemon=True).start()
+
+    def _carry(self, a, b):
+        try:
+            while data := a.recv(1 << 16):
+                if len(data) > 2000 and self.flip.is_set():
+                    self.flip.clear()
+                    data = data[:1500] + bytes([data[1500] ^ 4]) + data[1501:]
+                    self.flipped.set()
+                b.sendall(data)
+        except OSError:
+            pass
+        for s in (a, b):
+            try:
+                s.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+
+def test_damaged_pages_are_never_mapped_and_nobody_waits_for_ever(rig):
+    c = rig(nodes=1, lease=1000)
+    proxy = Proxy(c.nodes[0].show()["endpoint"])
+    # Who joins from now on reaches n0 through it.
+    c.coordinator.post("/v1/nodes/n0/endpoint", {"tcp": proxy.endpoint},
+                       expect=200)
+    c.node("n1")
+    c.connected()
+    c.space("s", 8 * MIB, bind="interleave")
+    c.space("t", 8 * MIB)
+    h = [c.hammer(n, "s", PAGES - 8, 16).go() for n in (0, 1)]
+    for client in h:
+        client.progress(200)
+    proxy.flip.set()
+    assert proxy.flipped.wait(30)
+    # Who is told that he broke the protocol ends, and says why.
+    gone = wait_for(lambda: [n for n in c.nodes if not n.process.running()])
+    assert len(gone) == 1 and gone[0].process.popen.wait() == 1
+    assert "has ended its session" in gone[0].process.text()
+    i = c.nodes.index(gone[0])
+    assert h[i].wait() == -signal.SIGBUS
+    other = c.nodes[1 - i]
+    assert "arrived damaged" in other.process.text()
+    # The pages that went with it are lost, and none was ever wrong.
+    assert h[1 - i].wait(30) == -signal.SIGBUS
+    c.tally.no_errors()
+    p = c.puppet(1 - i, "t")
+    p.fill(0, 64, 1)
+    p.check(0, 64, 1)
+    proxy.listener.close()
