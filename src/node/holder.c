@@ -64,16 +64,23 @@ static struct defer defer_pop(struct shard *s)
 	}
 }
 
-void holder_void(struct shard *s, const struct sspace *sp, node_id home)
+void holder_void(struct shard *s, struct sspace *sp, node_id home)
 {
+	struct msg ans = { .type = MSG_NOT_HELD, .mask = 1 };
 	uint32_t n = s->n_defer;
 
 	s->n_defer = 0;
 	for (uint32_t i = 0; i < n; i++) {
 		struct defer d = s->defer[i]; /* pushing stays below i */
 
-		if (d.space != sp && d.home != home)
+		if (d.space != sp && d.home != home) {
 			defer_push(s, &d);
+		} else if (d.space == sp && d.home != s->node->id) {
+			/* It has its credit back. */
+			ans.space = d.m.space;
+			ans.page = d.m.page;
+			(void)peer_send(s, d.home, sp, &ans, NULL, false, NULL);
+		}
 	}
 }
 
@@ -604,7 +611,7 @@ void holder_unreachable(struct shard *s, node_id home)
 			holder_forget(s, f);
 }
 
-void holder_dropped(struct shard *s, const struct sspace *sp)
+void holder_dropped(struct shard *s, struct sspace *sp)
 {
 	holder_void(s, sp, NODE_NONE);
 	for (uint32_t f = 1; f <= FRAMES_MAX; f++)

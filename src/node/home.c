@@ -414,6 +414,27 @@ static void gone_extent(struct shard *s, struct sspace *sp, uint32_t extent,
 	}
 }
 
+/* Who still waits for a page has its credits back. */
+static void drop_waiters(struct shard *s, struct sspace *sp, gpn_t page)
+{
+	struct step t = { .s = s, .sp = sp, .page = page };
+	struct dir_view v;
+
+	dir_view(s->dir, &sp->space->dir[page], &v);
+	if (v.served != NODE_NONE)
+		nodeset_add(v.kind == DIR_DISCARD ? &v.wait_d : &v.wait_s,
+		            v.served);
+	for (unsigned i = 0; i < NODESET_WORDS; i++)
+		v.wait_s.w[i] |= v.wait_x.w[i];
+	nodeset_remove(&v.wait_s, s->node->id);
+	nodeset_remove(&v.wait_d, s->node->id);
+	NODESET_FOREACH(n, &v.wait_s)
+	plain(&t, n, MSG_AGAIN);
+	t.discard = true;
+	NODESET_FOREACH(n, &v.wait_d)
+	plain(&t, n, MSG_AGAIN);
+}
+
 void home_dropped(struct shard *s, struct sspace *sp)
 {
 	const struct cut *cut = &sp->space->cut;
@@ -424,8 +445,11 @@ void home_dropped(struct shard *s, struct sspace *sp)
 
 		if (!homed_in_shard(s, sp, e))
 			continue;
-		for (; at < end; at++)
+		for (; at < end; at++) {
+			if (dir_state(&sp->space->dir[at]) == DIR_BUSY)
+				drop_waiters(s, sp, at);
 			dir_drop(s->dir, &sp->space->dir[at]);
+		}
 	}
 }
 

@@ -308,9 +308,9 @@ bool holder_ready(struct shard *s, const struct page_entry *p);
 /* Thread `t` (its hash) faults on `page`: was it taken from under it? */
 void holder_touched(struct shard *s, struct sspace *sp, gpn_t page, uint16_t t);
 /* Nobody needs anything of this space any more. */
-void holder_dropped(struct shard *s, const struct sspace *sp);
+void holder_dropped(struct shard *s, struct sspace *sp);
 /* The orders that wait, of this space and of this home, are void. */
-void holder_void(struct shard *s, const struct sspace *sp, node_id home);
+void holder_void(struct shard *s, struct sspace *sp, node_id home);
 int holder_discarded(struct shard *s, struct sspace *sp, const struct msg *m);
 
 /* install.c */
