@@ -32,8 +32,8 @@ static void defer_push(struct shard *s, const struct defer *d)
 {
 	uint32_t i = s->n_defer;
 
-	/* One order a page and home is all that a correct home sends. */
-	assert(i < DEFERS_MAX);
+	/* Each is one of our own transactions, or has a peer's credit. */
+	assert(i < s->defers_max);
 	s->defer[i] = *d;
 	s->n_defer++;
 	while (i > 0 && s->defer[(i - 1) / 2].at > s->defer[i].at) {

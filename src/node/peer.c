@@ -194,6 +194,30 @@ static void backlog_send(struct shard *s, node_id peer, struct speer *p)
 	}
 }
 
+static void backlog_drop(struct speer *p, space_id id)
+{
+	uint32_t kept = 0;
+
+	for (uint32_t i = 0; i < p->backlog_n; i++) {
+		struct backlog b =
+			p->backlog[(p->backlog_first + i) % TXNS_MAX];
+
+		if (b.space != id)
+			p->backlog[(p->backlog_first + kept++) % TXNS_MAX] = b;
+	}
+	p->backlog_n = kept;
+}
+
+void peer_dropped(struct shard *s, space_id id)
+{
+	for (uint32_t i = 0; i < NODES_MAX; i++) {
+		struct smember *m = &s->member[i];
+
+		for (uint8_t k = 0; m->lane != NULL && k < m->shards; k++)
+			backlog_drop(&m->lane[k], id);
+	}
+}
+
 /* --- FORGET ------------------------------------------------------------ */
 
 static void forget_append(struct shard *s, uint32_t *head, uint32_t *tail,
@@ -645,11 +669,31 @@ static void member_gone(struct shard *s, node_id id)
 	peer_drain(s);
 }
 
+/* Room for the orders of every lane that there is, and of `lanes` more. */
+static bool defers_grow(struct shard *s, uint32_t lanes)
+{
+	struct defer *more;
+	uint32_t max;
+
+	for (uint32_t i = 0; i < NODES_MAX; i++)
+		if (s->member[i].lane != NULL)
+			lanes += s->member[i].shards;
+	max = TXNS_MAX + lanes * TP_RECALL_CREDITS;
+	if (max <= s->defers_max)
+		return true;
+	more = reallocarray(s->defer, max, sizeof(*more));
+	if (more == NULL)
+		return false;
+	s->defer = more;
+	s->defers_max = max;
+	return true;
+}
+
 static void member_comes(struct shard *s, const struct member *v)
 {
 	struct smember *m = &s->member[v->id];
 	struct speer *lane = calloc(v->shards, sizeof(*lane));
-	bool ok = lane != NULL;
+	bool ok = lane != NULL && defers_grow(s, v->shards);
 
 	for (uint8_t i = 0; ok && i < v->shards; i++) {
 		struct tp_peer_config cfg = { .node = v->id,

@@ -248,6 +248,7 @@ static void drop_space(struct mail *mail, void *arg)
 		unpark_all(s, &sp->unknown);
 		holder_dropped(s, sp);
 		home_dropped(s, sp);
+		peer_dropped(s, sp->space->id);
 		while (*p != sp)
 			p = &(*p)->next;
 		*p = sp->next;
@@ -520,7 +521,8 @@ static int make_pools(struct shard *s, struct errmsg *em)
 	if (mem == NULL)
 		return errmsg_set(em, -ENOMEM, "no memory for the directory");
 	s->dir = dir_init(&dc, mem);
-	s->defer = calloc(DEFERS_MAX, sizeof(*s->defer));
+	s->defers_max = TXNS_MAX;
+	s->defer = calloc(s->defers_max, sizeof(*s->defer));
 	s->frozen = calloc(FRAMES_MAX + 1, sizeof(*s->frozen));
 	if (s->defer == NULL || s->frozen == NULL)
 		return errmsg_set(em, -ENOMEM, "no memory for the shard");

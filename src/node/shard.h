@@ -31,9 +31,7 @@
 #define TXNS_MAX 2048u
 #define SETS_MAX 8192u
 /* Pages given up whose bytes may still be needed [A7]. */
-#define FRAMES_MAX 2048u
-/* Recalls that wait for a residency: ours and every peer's. */
-#define DEFERS_MAX  16384u
+#define FRAMES_MAX  2048u
 #define LOCALS_MAX  8192u
 #define FORGETS_MAX 8192u
 #define STREAMS     4u /* scans that one client's stripe is watched for */
@@ -232,8 +230,10 @@ struct shard {
 	struct forget *forget; /* from 1 */
 	uint32_t free_forget;
 
-	struct defer *defer; /* binary heap by `at` */
-	uint32_t n_defer;
+	/* Recalls that wait for a residency: a binary heap by `at`, with room
+	 * for all that we and the peers can have sent. */
+	struct defer *defer;
+	uint32_t n_defer, defers_max;
 	struct loop_timer defer_timer;
 
 	uint8_t bounce[PAGE_BYTES]; /* install.c */
@@ -345,6 +345,8 @@ void peer_forget_later(struct shard *s, node_id to, struct sspace *sp,
 void peer_forget(struct shard *s, struct sspace *sp, gpn_t page, node_id giver,
                  uint64_t number);
 void peer_drain(struct shard *s);
+/* Orders of this space that wait for credits need not be sent any more. */
+void peer_dropped(struct shard *s, space_id id);
 /* Page credits towards the home of `page`; ~0 for ourselves; 0 none. */
 uint32_t peer_credits(struct shard *s, struct sspace *sp, node_id home,
                       gpn_t page, struct parking **wait);
