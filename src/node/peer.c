@@ -231,70 +231,96 @@ static void forget_append(struct shard *s, uint32_t *head, uint32_t *tail,
 	*tail = i;
 }
 
-static void forget_send(struct shard *s, uint32_t i)
+/* Tell the giver.  False: there is no room for it now. */
+static bool forget_tell(struct shard *s, const struct forget *f)
 {
-	struct forget *f = &s->forget[i];
 	struct sspace *sp = shard_space(s, f->space);
 	struct msg m = { .type = MSG_FORGET,
 		         .space = f->space,
 		         .page = f->page,
 		         .mask = 1,
 		         .arg = f->number };
-	struct speer *p;
 
-	if (f->giver == s->node->id) {
+	if (f->giver == s->node->id)
 		holder_forget(s, f->number);
-	} else if (f->giver == NODE_NONE) {
-		; /* it died, and its frames with it */
-	} else if (sp != NULL && peer_send(s, f->giver, sp, &m, NULL, false,
-	                                   NULL) == TP_FULL) {
-		p = lane_of(s, f->giver, peer_lane(s, sp, f->giver, f->page));
-		forget_append(s, &p->unsent_head, &p->unsent_tail, i);
+	else if (f->giver != NODE_NONE && sp != NULL)
+		return peer_send(s, f->giver, sp, &m, NULL, false, NULL) !=
+		       TP_FULL;
+	/* Else it died, and its frames with it; or they went with the space. */
+	return true;
+}
+
+static void forget_unsent(struct shard *s, uint32_t i)
+{
+	const struct forget *f = &s->forget[i];
+	struct sspace *sp = shard_space(s, f->space);
+	struct speer *p =
+		lane_of(s, f->giver, peer_lane(s, sp, f->giver, f->page));
+
+	forget_append(s, &p->unsent_head, &p->unsent_tail, i);
+}
+
+static void forget_send(struct shard *s, uint32_t i)
+{
+	if (!forget_tell(s, &s->forget[i])) {
+		forget_unsent(s, i);
 		return;
 	}
-	f->next = s->free_forget;
+	s->forget[i].next = s->free_forget;
 	s->free_forget = i;
 }
 
-static uint32_t forget_record(struct shard *s, struct sspace *sp, gpn_t page,
-                              node_id giver, uint64_t number)
+/* A record of `f`, or 0 if there is none left. */
+static uint32_t forget_record(struct shard *s, const struct forget *f)
 {
 	uint32_t i = s->free_forget;
 
-	/* At most as many as all givers have frames; each peer's recalls are
-	 * bounded by credits, and grants by the pages asked for. */
-	assert(i != 0);
+	if (i == 0)
+		return 0;
 	s->free_forget = s->forget[i].next;
-	s->forget[i] = (struct forget){ .number = number,
-		                        .giver = giver,
-		                        .space = sp->space->id,
-		                        .page = page };
+	s->forget[i] = *f;
 	return i;
 }
 
 void peer_forget(struct shard *s, struct sspace *sp, gpn_t page, node_id giver,
                  uint64_t number)
 {
-	if (giver != NODE_NONE && number != 0)
-		forget_send(s, forget_record(s, sp, page, giver, number));
+	struct forget f = { .number = number,
+		            .giver = giver,
+		            .space = sp->space->id,
+		            .page = page };
+	uint32_t i;
+
+	if (giver == NODE_NONE || number == 0 || forget_tell(s, &f))
+		return;
+	i = forget_record(s, &f);
+	if (i != 0)
+		forget_unsent(s, i);
+	/* Else the giver keeps it for as long as there is the space: with
+	 * 8,192 under way a frame is better lost than a node. */
 }
 
 void peer_forget_later(struct shard *s, node_id to, struct sspace *sp,
                        gpn_t page, uint64_t seq, node_id giver, uint64_t number)
 {
+	struct forget f = { .seq = seq,
+		            .number = number,
+		            .giver = giver,
+		            .space = sp->space->id,
+		            .page = page };
 	struct speer *p = lane_of(s, to, 0);
 	uint32_t i;
 
 	if (giver == NODE_NONE || number == 0)
 		return;
-	i = forget_record(s, sp, page, giver, number);
-	if (p == NULL) { /* the requester died: nobody has the bytes but the
-		            giver, and recovery is not there to use them */
-		forget_send(s, i);
+	/* If the requester died nobody has the bytes but the giver, and
+	 * recovery is not there to use them. */
+	i = p != NULL ? forget_record(s, &f) : 0;
+	if (i == 0) {
+		peer_forget(s, sp, page, giver, number);
 		return;
 	}
 	p = lane_of(s, to, peer_lane(s, sp, to, page));
-	s->forget[i].seq = seq;
 	forget_append(s, &p->forget_head, &p->forget_tail, i);
 }
 
