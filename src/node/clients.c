@@ -16,6 +16,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/userfaultfd.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -295,6 +296,31 @@ static void joined(struct shard_letter *l)
 	tell(k, &m, NULL, 0);
 }
 
+/*
+ * A userfaultfd that reports events makes our ioctls fail while one is unread,
+ * for as long as its client likes, and write-protecting must not fail; and it
+ * gives us a descriptor with every fork [B6].  Without /proc we do not know.
+ */
+static bool reports_events(int fd)
+{
+	const unsigned events =
+		UFFD_FEATURE_EVENT_FORK | UFFD_FEATURE_EVENT_REMAP |
+		UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_EVENT_UNMAP;
+	unsigned features, all = 0;
+	char line[128];
+	FILE *f;
+
+	snprintf(line, sizeof(line), "/proc/self/fdinfo/%d", fd);
+	f = fopen(line, "re");
+	if (f == NULL)
+		return false;
+	while (fgets(line, sizeof(line), f) != NULL)
+		if (sscanf(line, "API: %*x:%x", &features) == 1)
+			all |= features;
+	fclose(f);
+	return (all & events) != 0;
+}
+
 /* Take the client's userfaultfds, one per stripe, in order. */
 static int take_stripes(struct conn *k, const struct local_msg *in, int *fds,
                         unsigned n_fds)
@@ -315,8 +341,12 @@ static int take_stripes(struct conn *k, const struct local_msg *in, int *fds,
 			.pages = cut_stripe_end(cut, i) - first,
 			.features = n->features,
 		};
-		int r = uffd_adopt(&uc, &cl->stripe[i], NULL);
+		int r = reports_events(uc.fd) ? -EINVAL : 0;
 
+		if (r < 0)
+			close(uc.fd);
+		else
+			r = uffd_adopt(&uc, &cl->stripe[i], NULL);
 		if (r < 0)
 			return r;
 	}
@@ -331,7 +361,8 @@ static void on_mapped(struct conn *k, const struct local_msg *in, int *fds,
 	if (r < 0) {
 		refuse(k, r,
 		       "the mapping does not fit the space, or a descriptor is "
-		       "no userfaultfd: is the library of another release?");
+		       "no userfaultfd, or one that reports events: is the "
+		       "library of another release?");
 		client_free(k);
 		k->state = CONN_NEW;
 		return;
