@@ -120,15 +120,16 @@ int link_register(struct node *n, char node_port[64], struct errmsg *em)
 	struct timespec nap = { .tv_nsec = (long)REGISTER_NAP_NS };
 	nsec_t until = boot_now() + REGISTER_WAIT_NS;
 	char url[192];
+	json_t *doc;
 	char *body;
 	long status;
 
 	snprintf(url, sizeof(url), "http://%s/v1/nodes", n->cfg.coordinator);
-	body = json_dumps(json_pack("{s:s, s:I, s:s, s:i}", "name", n->cfg.name,
-	                            "memory_bytes",
-	                            (json_int_t)n->cfg.memory_bytes, "endpoint",
-	                            n->endpoint, "protocol", WIRE_VERSION),
-	                  JSON_COMPACT);
+	doc = json_pack("{s:s, s:I, s:s, s:i}", "name", n->cfg.name,
+	                "memory_bytes", (json_int_t)n->cfg.memory_bytes,
+	                "endpoint", n->endpoint, "protocol", WIRE_VERSION);
+	body = json_dumps(doc, JSON_COMPACT);
+	json_decref(doc);
 	if (body == NULL)
 		return errmsg_set(em, -ENOMEM, "no memory to join");
 	for (;;) {
