@@ -72,9 +72,12 @@ def test_no_forbidden_outcome(rig, env, shards):
         homes, nodes = next(plays)
         x = homes[0] * PAGES + 10
         y = (homes[1] * PAGES + 10 if homes[0] != homes[1] else x + 1)
-        seen = outcomes(c, shape, nodes, x, y, seed=k + 1)
-        assert not forbidden & set(seen), (shape, seen)
-        # An outcome that never varies tests nothing.
+        # A run whose outcome never varies has tested nothing: another one.
+        for again in range(4):
+            seen = outcomes(c, shape, nodes, x, y, seed=4 * k + again + 1)
+            assert not forbidden & set(seen), (shape, seen)
+            if len(seen) > 1:
+                break
         assert len(seen) > 1, (shape, seen)
 
 

@@ -242,6 +242,20 @@ def test_a_link_that_is_down_for_a_moment(net, pair):
     all_exact(c, h)
 
 
+def test_a_link_that_is_down_until_the_nodes_notice(net, pair):
+    c = pair(lease=20000)
+    h = hammers(c)
+    net.link("down")
+    for n, peer in ((0, 1), (1, 0)):
+        wait_for(lambda n=n, peer=peer:
+                 c.nodes[peer].id not in c.nodes[n].connected(), 30)
+    net.link("up")
+    c.connected()
+    for client in h:
+        client.progress(20)
+    all_exact(c, h)
+
+
 def test_rejected_packets_break_connections_and_lose_nothing(net, pair):
     if not shutil.which("nft"):
         pytest.skip("no nft here")
@@ -283,3 +297,27 @@ def test_a_node_cut_off_from_all_ends_and_the_other_goes_on(net, pair):
         run("ip", "-n", net.name["b"], "link", "set", dev, "up")
     assert c.nodes[1].process.popen.wait(30) == 1
     assert "declared this node dead" in c.nodes[1].process.text()
+
+
+def test_a_node_cut_off_from_the_coordinator_alone(net, pair):
+    """Its peer, who hears the coordinator, does not keep it alive for ever."""
+    c = pair(lease=1000)
+    h = hammers(c)
+    a, b = c.puppet(0, "s"), c.puppet(1, "s")
+    a.fill(0, 16, 1)
+    b.check(0, 8, 1)
+    b.fill(16, 16, 2)
+    run("ip", "-n", net.name["b"], "link", "set", "ctl", "down")
+    for client in (h[1], b):
+        assert client.wait(30) == -signal.SIGBUS
+        assert "lease has been over" in client.errors()
+    c.coordinator.wait_state("b", "dead")
+    # What only b had is lost; a goes on with the rest.
+    assert a.probe(16, 16, 2)["lost"] == 16
+    a.check(0, 16, 1)
+    a.fill(0, 16, 3)
+    a.check(0, 16, 3)
+    c.tally.no_errors()
+    run("ip", "-n", net.name["b"], "link", "set", "ctl", "up")
+    assert c.nodes[1].process.popen.wait(30) == 1
+    assert c.coordinator.state("a") == "alive"
