@@ -3,9 +3,9 @@
  * Transport: ordered, resumable delivery of messages between one shard of this
  * node and the shards of its peers.
  *
- * Implementations: net/tcp*.c (always built) and test/sim/sim_net.c (the
- * simulator).  This header is the contract; test/unit/test_transport.c runs the
- * same cases against both.
+ * Implementations: net/tcp*.c (always built) and test/sim/net/sim_net.c (in
+ * virtual time).  This header is the contract; test/unit/transport_cases.h
+ * holds both to it.
  *
  * A *session* is the numbered stream between a lane's two ends, for as long as
  * both incarnations live.  A lane is (our shard, the peer's shard).
