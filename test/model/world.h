@@ -6,13 +6,14 @@
  * rely on, as small as it can be and still go wrong in every way that the real
  * thing can:
  *
- *	memory    of each node one page of the memfd, and what its clients map
- *	          of it: nothing, read-only, writable
- *	clients   of each node any number of threads that run, and one that waits
- *	sessions  a queue each way between the home and each node; the home's own
- *	          two are drained before it looks at anything else
- *	shards    take one event at a time, and carry its actions out one by one,
- *	          while everybody else goes on
+ *	memory    of each node one page of the memfd, and what its clients
+ *	          map of it: nothing, read-only, writable
+ *	clients   of each node any number of threads that run, and one that
+ *	          waits
+ *	sessions  a queue each way between the home and each node; the home's
+ *	          own two are drained before it looks at anything else
+ *	shards    take one event at a time, and carry its actions out one by
+ *	          one, while everybody else goes on
  *
  * A page's contents are one of three: zeros, the last value written, or an
  * older one.  Node 0 is the home.

@@ -274,8 +274,7 @@ static void a_reader_may_be_asked_for_the_bytes(void **state)
 	assert_int_equal(page.state, PAGE_S);
 }
 
-static void
-a_writer_that_gives_up_protects_copies_punches_then_says_so(void **state)
+static void a_writer_that_gives_up_punches_before_it_says_so(void **state)
 {
 	(void)state;
 	hold_m();
@@ -363,8 +362,7 @@ static void what_is_held_outlives_its_home(void **state)
 }
 
 /* Nobody else can let it write: no wait without end. */
-static void
-a_reader_that_waits_for_a_dead_home_to_write_is_poisoned(void **state)
+static void who_waits_for_a_dead_home_to_write_is_poisoned(void **state)
 {
 	(void)state;
 	hold_s();
@@ -490,8 +488,7 @@ static void a_page_waits_for_its_thread_up_to_the_cap(void **state)
 	                    "protect, freeze, punch, ack_data frozen");
 }
 
-static void
-residency_starts_anew_when_its_thread_got_the_other_page(void **state)
+static void residency_starts_anew_with_the_other_page(void **state)
 {
 	(void)state;
 	thread = 7;
@@ -614,7 +611,7 @@ int main(void)
 		cmocka_unit_test_setup(a_reader_may_be_asked_for_the_bytes,
 		                       start),
 		cmocka_unit_test_setup(
-			a_writer_that_gives_up_protects_copies_punches_then_says_so,
+			a_writer_that_gives_up_punches_before_it_says_so,
 			start),
 		cmocka_unit_test_setup(
 			a_reader_that_gives_its_bytes_up_needs_no_protection,
@@ -632,8 +629,7 @@ int main(void)
 		cmocka_unit_test_setup(a_dead_home_never_answers, start),
 		cmocka_unit_test_setup(what_is_held_outlives_its_home, start),
 		cmocka_unit_test_setup(
-			a_reader_that_waits_for_a_dead_home_to_write_is_poisoned,
-			start),
+			who_waits_for_a_dead_home_to_write_is_poisoned, start),
 		cmocka_unit_test_setup(the_orders_of_a_dead_home_are_void,
 		                       start),
 		cmocka_unit_test_setup(
@@ -652,8 +648,7 @@ int main(void)
 		cmocka_unit_test_setup(
 			a_page_waits_for_its_thread_up_to_the_cap, start),
 		cmocka_unit_test_setup(
-			residency_starts_anew_when_its_thread_got_the_other_page,
-			start),
+			residency_starts_anew_with_the_other_page, start),
 		cmocka_unit_test_setup(a_page_for_no_thread_waits_for_none,
 		                       start),
 		cmocka_unit_test_setup(
