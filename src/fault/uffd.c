@@ -350,6 +350,7 @@ static enum uffd_outcome op_finish(struct uffd *u, const struct op *op,
 	unsigned tries = 0;
 
 	run->done = 0;
+	run->found = 0;
 	for (;;) {
 		const bool tail = !alone && run->pages - run->done > 1;
 		enum uffd_outcome o = UFFD_DONE;
@@ -368,6 +369,8 @@ static enum uffd_outcome op_finish(struct uffd *u, const struct op *op,
 			 * in part: which page is to blame shows one by one. */
 			alone = true;
 		} else if (o == UFFD_DONE || o == UFFD_ABSENT) {
+			if (o == UFFD_DONE)
+				run->found |= 1ull << run->done;
 			wake_page(u, op, run->first + run->done);
 			run->done++;
 			if (o > worst)
@@ -398,6 +401,7 @@ static INLINE enum uffd_outcome op_run(struct uffd *u, const struct op *op,
 	if (__builtin_expect(e != 0, 0))
 		return op_finish(u, op, run, e, did);
 	run->done = run->pages;
+	run->found = 0;
 	return UFFD_DONE;
 }
 

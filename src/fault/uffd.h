@@ -65,6 +65,8 @@ struct uffd_run {
 	gpn_t first;
 	uint32_t pages; /* 1..RUN_PAGES, within the stripe */
 	uint32_t done;  /* out */
+	/* Out: bit i: first + i was there already, with bytes of its own. */
+	uint64_t found;
 };
 
 int uffd_adopt(const struct uffd_config *cfg, struct uffd **ret,

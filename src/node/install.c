@@ -53,32 +53,43 @@ void install_keep(struct shard *s, struct sspace *sp, gpn_t page,
 	}
 }
 
-static enum uffd_outcome try_run(struct uffd *u, gpn_t first, uint32_t n,
+static enum uffd_outcome try_run(struct uffd *u, struct uffd_run *run,
                                  const uint8_t *bytes, enum install how)
 {
-	struct uffd_run run = { .first = first, .pages = n };
-
 	if (how == INSTALL_ZERO)
-		return uffd_zero(u, &run, 0);
-	return uffd_copy(u, &run, bytes, how == INSTALL_S ? UFFD_WP : 0);
+		return uffd_zero(u, run, 0);
+	return uffd_copy(u, run, bytes, how == INSTALL_S ? UFFD_WP : 0);
 }
 
 /*
  * Put a run whose bytes are contiguous into the memfd, mapped into the client
  * at `u` if possible.
+ *
+ * A page that was not held is a hole.  If it is found to be there, somebody has
+ * mapped the memfd around memspan, and so filled it with zeros [A13]: they must
+ * not be taken for the page.
  */
 static void place_run(struct shard *s, struct sspace *sp, struct uffd *u,
                       gpn_t first, uint32_t n, const uint8_t *bytes,
                       enum install how)
 {
-	if (u != NULL && try_run(u, first, n, bytes, how) == UFFD_DONE)
+	struct uffd_run run = { .first = first, .pages = n };
+	uint64_t found;
+
+	if (u != NULL && try_run(u, &run, bytes, how) == UFFD_DONE &&
+	    run.found == 0)
 		return;
+	found = run.found;
+	shard_count(&s->counters->breaches,
+	            (uint64_t)__builtin_popcountll(found));
 	for (uint32_t i = 0; i < n; i++) {
 		const uint8_t *b = how == INSTALL_ZERO ? zero_page :
 		                                         bytes + i * PAGE_BYTES;
 
+		run = (struct uffd_run){ .first = first + i, .pages = 1 };
 		/* A page that the first attempt placed says DONE again. */
-		if (u != NULL && try_run(u, first + i, 1, b, how) == UFFD_DONE)
+		if (u != NULL && (found >> i & 1) == 0 &&
+		    try_run(u, &run, b, how) == UFFD_DONE)
 			continue;
 		install_keep(s, sp, first + i, b);
 		if (u != NULL)

@@ -20,8 +20,10 @@ static void a_page_present_in_the_middle_is_passed_over(void **state)
 	assert_copied(f, 7, 2, 0);
 	assert_int_equal(uffd_copy(f->u[0], &all, f->bytes, 0), UFFD_DONE);
 	assert_int_equal(all.done, 8);
+	assert_int_equal(all.found, 1u << 3 | 1u << 7);
 	assert_int_equal(uffd_zero(f->u[0], &zero, 0), UFFD_DONE);
 	assert_int_equal(zero.done, 8);
+	assert_int_equal(zero.found, 1);
 	assert_int_equal(quietly(f, cl_read, 0, 0), 1);
 	assert_int_equal(quietly(f, cl_read, 3, 0), 99);
 	assert_int_equal(quietly(f, cl_read, 6, 0), 7);
