@@ -110,7 +110,8 @@ void place_unanswered(struct place *p, uint32_t first, uint32_t n);
 /*
  * The home of `extent` is dead.  True: what we know was forgotten, so that the
  * next touch asks the coordinator, who gives an extent that was never opened to
- * whoever wants it.  False: it has been asked since, and there is no other home.
+ * whoever wants it.  False: it has been asked since, and there is no other
+ * home.
  */
 bool place_recheck(struct place *p, uint32_t extent);
 /* A peer says MOVED: forget what we know if `version` is not older. */

@@ -132,8 +132,8 @@ int tp_listen(struct transport *tp, const char *address, char *bound,
 
 /*
  * The two halves of tp_listen(), for who must know its port before there is a
- * transport: bind and listen, which returns a descriptor or -errno as above; and
- * accept from it, which takes the descriptor.
+ * transport: bind and listen, which returns a descriptor or -errno as above;
+ * and accept from it, which takes the descriptor.
  */
 int tp_bind(const char *address, char *bound, struct errmsg *em);
 int tp_accept(struct transport *tp, int fd, struct errmsg *em);

@@ -34,8 +34,8 @@ static void discard_finish(struct shard *s, struct sspace *sp, int result)
 
 /*
  * Send the window at l->first.  1: an answer is under way, or will be asked for
- * again.  0: nothing to do there (other shard, or nobody's).  -EHOSTUNREACH: its
- * home is dead.
+ * again.  0: nothing to do there (other shard, or nobody's).  -EHOSTUNREACH:
+ * its home is dead.
  */
 static int discard_window(struct shard *s, struct sspace *sp,
                           struct shard_letter *l)

@@ -84,8 +84,9 @@ static void say(struct link *l, struct msg *m, const void *payload)
 }
 
 /*
- * What is too long for a message: a renewal with thousands of spaces, which goes
- * without them, for it must go; or an answer, which the asker may want in parts.
+ * What is too long for a message: a renewal with thousands of spaces, which
+ * goes without them, for it must go; or an answer, which the asker may want in
+ * parts.
  */
 static char *shorter(struct msg *m, json_t *doc)
 {

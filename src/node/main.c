@@ -59,8 +59,8 @@ static int make_lease_page(struct node *n, struct errmsg *em)
 }
 
 /*
- * Listen where peers will fetch pages.  The port is ours from here on: who dials
- * before the shards are there waits in the socket's backlog.
+ * Listen where peers will fetch pages.  The port is ours from here on: who
+ * dials before the shards are there waits in the socket's backlog.
  */
 static int listen_for_peers(struct node *n, struct errmsg *em)
 {

@@ -112,7 +112,7 @@ struct node {
 	uint8_t cluster[16];
 	_Atomic nsec_t lease_ns; /* link thread writes, main thread reads */
 	char endpoint[64];       /* where pages are served, as bound */
-	int listen_fd; /* until shard 0 has it */
+	int listen_fd;           /* until shard 0 has it */
 
 	struct loop *control_loop, *link_loop;
 	struct control *control;

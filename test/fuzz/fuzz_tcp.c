@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A session with a peer that says anything: each 72 bytes of input are a header,
- * given a good magic, version and checksum, mostly the right number, and a
- * payload of zeros.  Whatever comes, the transport delivers legal messages in
- * order, or ends the session; it never has more to answer than it has room for.
+ * A session with a peer that says anything: each 72 bytes of input are a
+ * header, given a good magic, version and checksum, mostly the right number,
+ * and a payload of zeros.  Whatever comes, the transport delivers legal
+ * messages in order, or ends the session; it never has more to answer than it
+ * has room for.
  */
 
 #include <string.h>

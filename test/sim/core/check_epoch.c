@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Epochs never go back, neither at a node nor at a coordinator that has crashed;
- * and whoever takes an extent for its own has it in the durable record.
+ * Epochs never go back, neither at a node nor at a coordinator that has
+ * crashed; and whoever takes an extent for its own has it in the durable
+ * record.
  */
 #include "sim.h"
 

@@ -4,8 +4,8 @@
  *
  * That is more than sequential consistency asks for, but what a protocol that
  * takes all copies away before it grants a write gives, and it needs no search
- * for an order.  Counters are counted besides, and at the end the bytes that the
- * holders have are compared.
+ * for an order.  Counters are counted besides, and at the end the bytes that
+ * the holders have are compared.
  */
 #include "sim.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One run: a cluster from a seed, until its threads are done and all is at rest.
- * Prints a line for each run, and for a failure what replays it.
+ * One run: a cluster from a seed, until its threads are done and all is at
+ * rest. Prints a line for each run, and for a failure what replays it.
  */
 #include <errno.h>
 #include <getopt.h>
@@ -32,7 +32,7 @@ static const struct work *const all_work[] = { &work_random, &work_counter,
 	                                       &work_pair, &work_scan,
 	                                       &work_discard };
 
-/* --- for all ------------------------------------------------------------- */
+/* --- for all ----------------------------------------------------------- */
 
 void *sim_alloc(size_t n, size_t size)
 {
@@ -84,7 +84,7 @@ void sim_fail(struct sim *s, const char *checker, const char *fmt, ...)
 	va_end(ap);
 }
 
-/* --- a failure can be replayed ------------------------------------------- */
+/* --- a failure can be replayed ----------------------------------------- */
 
 static struct options running; /* for the handler of SIGABRT */
 
@@ -110,7 +110,7 @@ static void on_abort(int sig)
 		_exit(2);
 }
 
-/* --- one run ------------------------------------------------------------- */
+/* --- one run ----------------------------------------------------------- */
 
 static void choose(struct sim *s)
 {
@@ -231,7 +231,7 @@ static void run(struct sim *s, const struct options *o)
 	tear_down(s);
 }
 
-/* --- many runs ----------------------------------------------------------- */
+/* --- many runs --------------------------------------------------------- */
 
 struct plan {
 	struct options opt;
@@ -326,7 +326,7 @@ static int run_all(const struct plan *p)
 	return 1;
 }
 
-/* --- the command line ---------------------------------------------------- */
+/* --- the command line -------------------------------------------------- */
 
 static int usage(void)
 {

@@ -42,7 +42,7 @@ struct sim;
 struct node;
 struct thread;
 
-/* --- the clock ----------------------------------------------------------- */
+/* --- the clock --------------------------------------------------------- */
 
 enum event_kind {
 	EV_DELIVER, /* node: the next message of `other` arrives */
@@ -82,7 +82,7 @@ void clock_put(struct sim *s, nsec_t in_ns, struct event e);
 bool clock_take(struct sim *s, struct event *ret);
 void clock_free(struct clock *c);
 
-/* --- messages ------------------------------------------------------------ */
+/* --- messages ---------------------------------------------------------- */
 
 enum kind {
 	M_GET_S,
@@ -151,7 +151,7 @@ void net_close(struct node *to, node_id from);
 void net_cut(struct sim *s, node_id a, node_id b, nsec_t for_ns);
 struct session *net_session(struct sim *s, node_id from, node_id to);
 
-/* --- the coordinator ----------------------------------------------------- */
+/* --- the coordinator --------------------------------------------------- */
 
 struct claim { /* on its way to the coordinator, and back */
 	node_id node;
@@ -182,7 +182,7 @@ void coord_event(struct sim *s, struct event *e);
 void coord_claim(struct node *n, const struct place_claim *c);
 void coord_crash(struct sim *s, nsec_t for_ns);
 
-/* --- nodes --------------------------------------------------------------- */
+/* --- nodes ------------------------------------------------------------- */
 
 enum rights { RIGHTS_NONE, RIGHTS_READ, RIGHTS_WRITE };
 
@@ -350,12 +350,12 @@ void thread_race(struct node *n, gpn_t page);
 void thread_client_dies(struct node *n, unsigned client);
 void thread_client_revives(struct node *n, unsigned client);
 
-/* --- what goes wrong ----------------------------------------------------- */
+/* --- what goes wrong --------------------------------------------------- */
 
 void fault_init(struct sim *s);
 void fault_mishap(struct sim *s);
 
-/* --- workloads ----------------------------------------------------------- */
+/* --- workloads --------------------------------------------------------- */
 
 struct work {
 	const char *name;
@@ -364,7 +364,7 @@ struct work {
 extern const struct work work_random, work_counter, work_pair, work_scan,
 	work_discard;
 
-/* --- checkers ------------------------------------------------------------ */
+/* --- checkers ---------------------------------------------------------- */
 
 struct truth { /* check_value.c: of a page */
 	uint64_t value, adds;
@@ -388,7 +388,7 @@ void check_epoch_adopt(struct node *n, uint32_t old, uint32_t epoch);
 void check_epoch_coord(struct sim *s, uint32_t old, uint32_t epoch);
 void check_epoch_home(struct node *n, uint32_t extent);
 
-/* --- one run ------------------------------------------------------------- */
+/* --- one run ----------------------------------------------------------- */
 
 enum plant { /* what the shell does wrong, to see a checker find it */
 	     PLANT_NONE,

@@ -12,7 +12,7 @@ static void refused(struct node *n, gpn_t page, unsigned kind)
 	         n->id, kind, (unsigned long long)page);
 }
 
-/* --- threads that need two pages [B3] ------------------------------------ */
+/* --- threads that need two pages [B3] ---------------------------------- */
 
 #define TAKEN_OTHERS 3u
 #define WANTS_US     50000u
@@ -27,10 +27,10 @@ static void thread_lost(struct node *n, gpn_t page)
 }
 
 /*
- * A thread faults, or got a page: is it the one that was taken?  To look when it
- * faults is the point.  Looking only when the page comes is too late: until then
- * the other page of the pair is taken, which overwrites the note, and two such
- * threads go on for ever where a round trip is longer than the residency.
+ * A thread faults, or got a page: is it the one that was taken?  To look when
+ * it faults is the point.  Looking only when the page comes is too late: until
+ * then the other page of the pair is taken, which overwrites the note, and two
+ * such threads go on for ever where a round trip is longer than the residency.
  */
 static void thread_match(struct node *n, gpn_t page, uint16_t hash, bool got)
 {
@@ -74,7 +74,7 @@ bool holder_ready(struct node *n, gpn_t page)
 	return page_ready(&n->page[page], h.waits, h.us, now_us(n->sim));
 }
 
-/* --- grants -------------------------------------------------------------- */
+/* --- grants ------------------------------------------------------------ */
 
 static enum page_event_kind event_of(enum kind kind)
 {
@@ -170,7 +170,7 @@ void holder_keep(struct node *n, gpn_t page, uint64_t bytes)
 		mem_keep(n, page, bytes);
 }
 
-/* --- orders -------------------------------------------------------------- */
+/* --- orders ------------------------------------------------------------ */
 
 static void defer(struct node *n, node_id home, const struct message *m,
                   gpn_t page, nsec_t in_ns)
@@ -310,7 +310,7 @@ void holder_forget(struct node *n, uint64_t number)
 	n->frames_free++;
 }
 
-/* --- a home that died ---------------------------------------------------- */
+/* --- a home that died -------------------------------------------------- */
 
 void holder_unreachable_page(struct node *n, gpn_t page)
 {

@@ -20,7 +20,7 @@ static void refused(struct node *n, node_id from, gpn_t page, unsigned kind)
 	         kind, from, (unsigned long long)page);
 }
 
-/* --- gathering ----------------------------------------------------------- */
+/* --- gathering --------------------------------------------------------- */
 
 static bool gathers(const struct node *n, node_id to, gpn_t page)
 {
@@ -57,7 +57,7 @@ void home_flush(struct node *n)
 		answers_send(n, M_GRANT_S, 0, a->refused);
 }
 
-/* --- frozen frames ------------------------------------------------------- */
+/* --- frozen frames ----------------------------------------------------- */
 
 void home_forget(struct node *n, gpn_t page, node_id giver, uint64_t number)
 {
@@ -102,7 +102,7 @@ void node_acked(struct node *n, node_id peer, uint64_t seq)
 	}
 }
 
-/* --- actions ------------------------------------------------------------- */
+/* --- actions ----------------------------------------------------------- */
 
 static void plain(const struct step *t, node_id to, enum kind kind)
 {
@@ -248,7 +248,7 @@ static void carry_out(const struct step *t, const struct dir_actions *out)
 	}
 }
 
-/* --- requests ------------------------------------------------------------ */
+/* --- requests ---------------------------------------------------------- */
 
 /* True: the extent is homed here and may be touched. */
 static bool at_home(struct node *n, node_id from, const struct message *m)
@@ -308,7 +308,7 @@ void home_request(struct node *n, node_id from, const struct message *m)
 	}
 }
 
-/* --- answers ------------------------------------------------------------- */
+/* --- answers ----------------------------------------------------------- */
 
 void home_answer(struct node *n, node_id from, const struct message *m)
 {
@@ -339,7 +339,7 @@ void home_answer(struct node *n, node_id from, const struct message *m)
 	}
 }
 
-/* --- death of a peer ----------------------------------------------------- */
+/* --- death of a peer --------------------------------------------------- */
 
 void home_gone(struct node *n, node_id peer)
 {

@@ -10,7 +10,7 @@
 
 #define CREDITS_KEPT 8u /* for faults: a guess must not cost one its turn */
 
-/* --- set-up -------------------------------------------------------------- */
+/* --- set-up ------------------------------------------------------------ */
 
 void node_init(struct sim *s, node_id id)
 {
@@ -92,7 +92,7 @@ bool node_alive(const struct node *n, node_id peer)
 	return peer == n->id || n->member[peer] == MEMBER_UP;
 }
 
-/* --- faults -------------------------------------------------------------- */
+/* --- faults ------------------------------------------------------------ */
 
 void node_later(struct node *n)
 {
@@ -246,7 +246,7 @@ void node_touch_page(struct node *n, gpn_t page)
 		node_touch(n, t);
 }
 
-/* --- discards: one window at a time, as node/job.c ----------------------- */
+/* --- discards: one window at a time, as node/job.c --------------------- */
 
 static void discard_finish(struct node *n)
 {
@@ -320,7 +320,7 @@ static void discarded(struct node *n, const struct message *m)
 	discard_goes_on(n);
 }
 
-/* --- messages ------------------------------------------------------------ */
+/* --- messages ---------------------------------------------------------- */
 
 void node_send(struct node *n, node_id to, struct message *m, uint64_t *seq)
 {
@@ -420,7 +420,7 @@ void node_dispatch(struct node *n, node_id from, const struct message *m)
 	}
 }
 
-/* --- the coordinator's words --------------------------------------------- */
+/* --- the coordinator's words ------------------------------------------- */
 
 static void told(struct node *n, const struct claim *c)
 {
@@ -477,7 +477,7 @@ static void adopt(struct node *n, const struct members *m)
 		thread_start(&n->thread[i]);
 }
 
-/* --- events -------------------------------------------------------------- */
+/* --- events ------------------------------------------------------------ */
 
 static void later(struct node *n)
 {

@@ -258,7 +258,7 @@ void thread_race(struct node *n, gpn_t page)
 	}
 }
 
-/* --- a client that dies, and its successor ------------------------------- */
+/* --- a client that dies, and its successor ----------------------------- */
 
 void thread_client_dies(struct node *n, unsigned client)
 {
