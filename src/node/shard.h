@@ -168,7 +168,7 @@ struct defer {
 	struct sspace *space;
 };
 
-/* A frozen page: its bytes were sent to `home`; NODE_NONE: the frame is free. */
+/* A frozen page; its bytes went to `home`; NODE_NONE: the frame is free. */
 struct frozen {
 	node_id home;
 	space_id space;
