@@ -528,7 +528,7 @@ static void moved_bytes(struct dir *d, struct dir_entry *e, struct dir_txn *t,
 	}
 	if (t->req == NODE_NONE) {
 		/* Nobody wants it any more, but these are the only bytes. */
-		if (ev->may_keep || ev->can_keep) {
+		if (ev->may_keep || MUTATE(25, ev->can_keep, false)) {
 			emit(out, DIR_KEEP, d->cfg.self);
 			nodeset_add(&t->holders, d->cfg.self);
 		} else {

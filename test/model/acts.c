@@ -435,6 +435,10 @@ static void dir_act(const struct setup *s, struct world *w,
 	case DIR_SEND_DISCARDED:
 		discarded(w);
 		break;
+	case DIR_SEND_LOST:
+		if (w->died != DIED_HOLDING)
+			violated("a page is lost, and no holder died");
+		break;
 	case DIR_KEEP:
 		SAY("\t\thome keeps a copy\n");
 		keep(s, w, value);
@@ -446,7 +450,6 @@ static void dir_act(const struct setup *s, struct world *w,
 	case DIR_SEND_GRANT_X:
 	case DIR_SEND_GRANT_ZERO:
 	case DIR_SEND_UPGRADE:
-	case DIR_SEND_LOST:
 	case DIR_SEND_REFUSED:
 	case DIR_SEND_AGAIN:
 	case DIR_SEND_RECALL_S:

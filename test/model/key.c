@@ -143,7 +143,7 @@ static void fields(const struct setup *s, struct bits *b, struct world *w)
 		node_field(b, &w->giver);
 	}
 	field8(b, &w->written, 1);
-	field8(b, &w->died, 1);
+	field8(b, &w->died, 2);
 }
 
 unsigned world_key(const struct setup *s, const struct world *w,

@@ -235,6 +235,7 @@ static void home(const struct setup *s, struct world *w, unsigned i,
 		.prefetch = m.flag,
 		.home_ready = (way & WAY_READY) != 0,
 		.may_keep = (way & WAY_KEEP) != 0,
+		.can_keep = page_may_keep(&w->node[0].page),
 		.number = m.number,
 		.now_us = (way & WAY_YOUNG) != 0 ? 0 : LATE_US,
 	};
@@ -257,7 +258,8 @@ static void die(const struct setup *s, struct world *w, unsigned i)
 		                .from = (node_id)i,
 		                .now_us = LATE_US };
 
-	w->died = 1;
+	w->died =
+		packed_dir_holds(s, &w->dir, (node_id)i) ? DIED_HOLDING : DIED;
 	w->node[i] = (struct member){ 0 };
 	w->down[i] = (struct queue){ 0 };
 	if (MUTATE(19, true, false))

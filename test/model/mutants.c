@@ -45,6 +45,7 @@ static const struct mutant {
 	{ 22, "three", "a recall that was put off is a second one" },
 	{ 23, "three", "home grants reads without having a copy" },
 	{ 24, "three", "a GET_X that crosses an INVAL is a lie" },
+	{ 25, "three-death", "bytes for a dead asker are dropped" },
 };
 
 /* Run it; true if it says that something is violated. */

@@ -31,6 +31,7 @@ enum { WORLD_NODES = 4, QUEUE_MAX = 7, ACTS_MAX = 8, FRAMES = 3 };
 
 enum value { ABSENT, ZEROS, LAST, OLD };
 enum mapping { UNMAPPED, READ_ONLY, WRITABLE, POISONED };
+enum { NOBODY_DIED, DIED, DIED_HOLDING };
 enum waiting { RUNS, WAITS_TO_READ, WAITS_TO_WRITE };
 
 /* What a search is about: see search.c for those that are run. */
@@ -123,7 +124,7 @@ struct world {
 	 * NOBODY if it has died. */
 	uint8_t grantee, giver, number;
 	uint8_t written; /* the last value is not zeros */
-	uint8_t died;    /* somebody has */
+	uint8_t died;    /* somebody has: DIED, DIED_HOLDING */
 };
 
 /* --- moves ------------------------------------------------------------- */
@@ -187,6 +188,8 @@ void world_of_key(const struct setup *s, const uint8_t *key, unsigned n,
 /* dir_handle() on the packed form.  `no_room`: its pools are empty. */
 int packed_dir_handle(const struct setup *s, struct packed_dir *p, bool no_room,
                       const struct dir_event *ev, struct dir_actions *out);
+bool packed_dir_holds(const struct setup *s, const struct packed_dir *p,
+                      node_id node);
 bool packed_dir_busy(const struct packed_dir *p);
 /* Holders are being told to give up for a discard. */
 bool packed_dir_discards(const struct packed_dir *p);

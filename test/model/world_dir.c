@@ -142,6 +142,15 @@ int packed_dir_handle(const struct setup *s, struct packed_dir *p, bool no_room,
 	return r;
 }
 
+bool packed_dir_holds(const struct setup *s, const struct packed_dir *p,
+                      node_id node)
+{
+	struct dir_entry e;
+	struct dir *d = unpack(s, p, &e);
+
+	return dir_holds(d, &e, node);
+}
+
 void packed_dir_check(const struct setup *s, const struct packed_dir *p)
 {
 	struct dir_entry e;
