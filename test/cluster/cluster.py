@@ -27,7 +27,7 @@ import time
 
 import pytest
 
-from conftest import BUILD, MIB, Coordinator, wait_for
+from conftest import BUILD, MIB, wait_for  # noqa: F401
 
 EXTENT = 2 * MIB
 PAGE = 4096

@@ -9,7 +9,7 @@ import os
 
 import pytest
 
-from cluster import EXTENT, MIB, rig  # noqa: F401
+from cluster import EXTENT, rig  # noqa: F401
 
 MILLISECONDS = 2000
 LONGEST_NS = 100_000_000  # what is promised

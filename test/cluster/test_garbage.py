@@ -259,7 +259,8 @@ def test_a_member_that_asks_and_never_reads_holds_up_nobody(busy):
     wait_for(lambda: "broke the protocol" in c.nodes[0].process.text())
     link.close()
     p.end()
-    c.coordinator.delete("/v1/spaces/t")
+    wait_for(lambda: c.coordinator.request(
+        "DELETE", "/v1/spaces/t").status_code == 204)
 
 
 # --- the clients' socket ---------------------------------------------------------------------

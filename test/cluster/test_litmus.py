@@ -13,7 +13,7 @@ import itertools
 
 import pytest
 
-from cluster import EXTENT, MIB, OLD_KERNEL, rig  # noqa: F401
+from cluster import EXTENT, OLD_KERNEL, rig  # noqa: F401
 
 PAGES = EXTENT // 4096
 ITERATIONS = 2000

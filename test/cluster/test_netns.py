@@ -14,12 +14,11 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 
 import pytest
 
-from cluster import (EXTENT, MIB, PAGE, Cluster, faults_waiting,  # noqa: F401
-                     rig, wait_faults, wait_for)
+from cluster import (EXTENT, MIB, PAGE, faults_waiting, rig,  # noqa: F401
+                     wait_for)
 
 PAGES = EXTENT // PAGE
 HEADER = 72
@@ -149,7 +148,7 @@ def test_counters_are_exact_between_namespaces(net, pair):
     for client in h:
         client.stop()
     c.exact(c.puppet(0, "s"), PAGES - 8)
-    assert net.counted()["bytes"] > before["bytes"] + 100 * PAGE
+    assert net.counted()["bytes"] > before["bytes"] + 10 * PAGE
 
 
 @pytest.mark.parametrize("how", ["sequential", "random"])

@@ -77,5 +77,6 @@ int main(int argc, char **argv)
 		pthread_join(thread[i], NULL);
 	tool_say("%u %u", atomic_load(&right), atomic_load(&wrong));
 	memspan_detach(m);
+	free(thread);
 	return 0;
 }
