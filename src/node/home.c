@@ -370,8 +370,7 @@ int home_answer(struct shard *s, node_id from, const struct msg *m,
 		p = &sp->space->pages[t.page];
 		ev.can_keep = page_may_keep(p);
 		ev.may_keep = from != s->node->id && ev.can_keep &&
-		              atomic_load_explicit(&s->node->room,
-		                                   memory_order_relaxed);
+		              memory_room(&s->node->memory) > 0;
 		if (take_step(&t, &ev) < 0)
 			return -EPROTO;
 	}

@@ -128,12 +128,7 @@ static void ask_renewal(struct link *l)
 {
 	struct msg m = { .type = MSG_LEASE };
 	json_t *doc = link_lease_doc(l->node, &l->spaces);
-	uint64_t resident = link_resident(l->node, &l->spaces);
 
-	atomic_store_explicit(&l->node->room,
-	                      resident < l->node->cfg.memory_bytes -
-	                                         l->node->cfg.memory_bytes / 8,
-	                      memory_order_relaxed);
 	l->asked_at = boot_now();
 	if (doc != NULL)
 		say_doc(l, &m, doc);

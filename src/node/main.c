@@ -205,6 +205,7 @@ int main(int argc, char **argv)
 		break;
 	}
 	log_init("node", node.cfg.log_json);
+	memory_init(&node.memory, node.cfg.memory_bytes);
 	raise_limits();
 	if (start(&node, &em) < 0) {
 		log_err("cannot start", "why=\"%s\"", em.text);

@@ -21,6 +21,7 @@
 #include "fault/uffd.h"
 #include "loop/loop.h"
 #include "net/transport.h"
+#include "node/memory.h"
 #include "wire/control.h"
 #include "wire/local.h"
 
@@ -67,6 +68,10 @@ struct space {
 	_Atomic uint32_t n_clients; /* control writes, link reads */
 	/* Pages homed here that exist, and that are lost: any shard adds. */
 	_Atomic uint64_t written, lost;
+	/* Pages homed here with fewer holders than `replicas`, and no writer. */
+	_Atomic uint64_t under_replicated;
+	/* Pages that this node has evicted and not taken back: any shard. */
+	_Atomic uint64_t evicted;
 	uint32_t shards_left; /* control: not 0 while it is being dropped */
 	struct space *next;   /* control's list */
 };
@@ -124,8 +129,10 @@ struct node {
 	struct local_lease *lease;
 	int lease_fd;
 	_Atomic bool stopping; /* main thread */
-	/* Link thread: memory below the high mark, homes may keep copies. */
-	_Atomic bool room;
+	struct memory memory;  /* what --memory counts */
+	/* Pages that each node takes for its peers, as the coordinator told the
+	 * link thread; a shard that was refused sets 0 until it hears more. */
+	_Atomic uint32_t peer_room[NODES_MAX];
 
 	/*
 	 * What each thread of the clients waits for, by hash of its tid: how
