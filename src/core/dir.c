@@ -38,8 +38,13 @@
  *	busy, RECALL under way:   NOT_HELD   off the holders; was it the last:
  *	                                     lost, for somebody broke a rule,
  *	                                     and the home does not guess [A8]
+ *	busy, GRANT_S under way:  APPLIED    INVAL all others, then UPGRADE
  *	any:                      GONE       off holders and waiters; if the
  *	                                     only bytes went with it: lost
+ *	shared:                   EVICT      enough confirmed holders without the
+ *	                                     asker: off the holders, DROP;
+ *	                                     else STAY
+ *	untouched, owned, busy:   EVICT      STAY
  *	all other combinations               -EPROTO
  *
  * A read of a page that nobody has written gives the right to write, for the
@@ -52,6 +57,19 @@
  * are wanted is asked last, when all others have given up: so the bytes need no
  * place to wait in, and a copy outlives every step but the last [A7].
  *
+ * Capacity.  A node that wants a page out of its memory asks with EVICT, when
+ * nothing of its own maps the page any more.  It may go if enough others hold
+ * it; so before that it has others read it (GET_S with `store`), and a stored
+ * copy is a holder that came the way of every other.  DROP counts *confirmed*
+ * holders: a copy that is still on its way may never arrive [A16].  Whoever
+ * comes while the entry is busy is told to STAY, and so the EVICT that crosses
+ * an order to the same node is void: that node answers the order.
+ *
+ * A page with replicas is not left with one copy that could die with its
+ * holder before the bytes have arrived elsewhere [A7]: a writer that lacks it
+ * is granted a read first, and only when that has been applied the others are
+ * told to give up.
+ *
  * Invariants, asserted after every step by dir_check():
  *
  *	I1  owned implies exactly one holder, while nobody is being recalled.
@@ -59,7 +77,8 @@
  *	I3  nodes wait only behind a busy entry, to read or to write but not
  *	    both, and never the node being served.
  *	I4  who waits to read, or is served reading, is no holder.
- *	I5  the node being served is not awaited, unless it discards.
+ *	I5  the node being served is not awaited, unless it discards, or is to
+ *	    say that it has applied what it was granted.
  *
  * What this relies on:
  *
@@ -157,11 +176,24 @@ static void grant_readers(struct dir_txn *t, bool event_bytes,
 	nodeset_clear(&t->wait[WAIT_S]);
 }
 
+/* Grant a read to a writer that lacks the page, and await that it has it. */
+static void grant_ahead(struct dir_txn *t, struct dir_actions *out)
+{
+	struct dir_action *a = emit(out, DIR_SEND_GRANT_S, t->req);
+
+	a->event_bytes = true;
+	a->more = true;
+	nodeset_add(&t->holders, t->req);
+	nodeset_clear(&t->awaiting);
+	nodeset_add(&t->awaiting, t->req);
+	t->asked = ASKED_APPLIED;
+}
+
 /* Two readers within one residency end a page's migration. */
 static bool migrates(struct dir_entry *e, const struct dir_txn *t,
                      const struct dir_event *ev)
 {
-	if ((e->flags & DIR_F_MIGRATORY) == 0)
+	if ((e->flags & DIR_F_MIGRATORY) == 0 || t->store)
 		return false;
 	if (nodeset_empty(&t->wait[WAIT_S]) &&
 	    ev->now_us - t->since_us >= PAGE_RESIDENCY_US)
@@ -203,6 +235,12 @@ static bool serve_write(struct dir *d, struct dir_entry *e, struct dir_txn *t,
 		               nodeset_next(&t->holders, 0);
 	}
 	nodeset_remove(&others, last);
+	if (last != t->req && MUTATE(29, t->careful, false) &&
+	    !nodeset_empty(&others)) {
+		/* Home, too, is asked: its own grant may be under way. */
+		order_recall(t, ASKED_RECALL_S, last, out);
+		return false;
+	}
 	if (MUTATE(1, !nodeset_empty(&others), false)) {
 		order_inval(t, &others, out);
 		return false;
@@ -287,6 +325,7 @@ static bool next_waiter(struct dir_txn *t)
 		nodeset_remove(&t->wait[w], n);
 		t->kind = kind[w];
 		t->req = n;
+		t->store = false; /* who stores does not wait: see on_request */
 		break;
 	}
 	return true;
@@ -426,6 +465,11 @@ static int on_request(struct dir *d, struct dir_entry *e,
 	}
 	if (answer_at_once(d, e, ev, out))
 		return 0;
+	if (dir_busy(e) && ev->store) {
+		/* The page is in use: whoever evicts it is late. */
+		emit(out, DIR_SEND_AGAIN, ev->from);
+		return 0;
+	}
 	if (dir_busy(e)) {
 		t = dir_txn_of(d, e);
 		nodeset_add(&t->wait[wait[ev->kind]], ev->from);
@@ -439,7 +483,33 @@ static int on_request(struct dir *d, struct dir_entry *e,
 	}
 	t->req = ev->from;
 	t->kind = (uint8_t)ev->kind;
+	t->store = ev->store;
+	t->careful = ev->careful;
 	go_on(d, e, t, ev, out);
+	return 0;
+}
+
+/* --- evicting ---------------------------------------------------------- */
+
+static int on_evict(struct dir *d, struct dir_entry *e,
+                    const struct dir_event *ev, struct dir_actions *out)
+{
+	struct nodeset stay;
+
+	if (!dir_holds(d, e, ev->from))
+		return -EPROTO;
+	dir_holders(d, e, &stay);
+	nodeset_remove(&stay, ev->from);
+	for (unsigned i = 0; ev->unconfirmed != NULL && i < NODESET_WORDS; i++)
+		stay.w[i] &= MUTATE(27, ~ev->unconfirmed->w[i], ~0ull);
+	assert(ev->need > 0);
+	if (MUTATE(28, dir_busy(e), false) ||
+	    nodeset_count(&stay) < MUTATE(26, ev->need, 0)) {
+		emit(out, DIR_SEND_STAY, ev->from);
+		return 0;
+	}
+	dir_holder_gone(d, e, ev->from);
+	emit(out, DIR_SEND_DROP, ev->from);
 	return 0;
 }
 
@@ -491,15 +561,21 @@ static int on_ack(struct dir *d, struct dir_entry *e,
 static void shared_bytes(struct dir *d, struct dir_txn *t,
                          const struct dir_event *ev, struct dir_actions *out)
 {
-	bool pair = t->owned && t->req != NODE_NONE &&
+	bool ahead = t->req != NODE_NONE && t->kind == DIR_GET_X;
+	bool store = t->req != NODE_NONE && t->store;
+	bool pair = t->owned && t->req != NODE_NONE && !store && !ahead &&
 	            nodeset_empty(&t->wait[WAIT_S]);
 
 	t->owned = false;
 	t->giver = pair ? ev->from : NODE_NONE;
 	t->reader = pair ? t->req : NODE_NONE;
+	if (ahead) {
+		grant_ahead(t, out);
+		return;
+	}
 	if (t->req != NODE_NONE || !nodeset_empty(&t->wait[WAIT_S]))
 		grant_readers(t, true, out);
-	if (ev->may_keep && !nodeset_has(&t->holders, d->cfg.self)) {
+	if (ev->may_keep && !store && !nodeset_has(&t->holders, d->cfg.self)) {
 		emit(out, DIR_KEEP, d->cfg.self);
 		if (MUTATE(16, true, false))
 			nodeset_add(&t->holders, d->cfg.self);
@@ -544,13 +620,15 @@ static int on_ack_data(struct dir *d, struct dir_entry *e,
 {
 	struct dir_txn *t = awaited(d, e, ev->from);
 
-	if (t == NULL || t->asked == ASKED_INVAL)
+	if (t == NULL || t->asked == ASKED_INVAL || t->asked == ASKED_APPLIED)
 		return -EPROTO;
 	if ((ev->number != 0) != (t->asked == ASKED_RECALL_X))
 		return -EPROTO;
 	nodeset_clear(&t->awaiting);
 	if (t->asked == ASKED_RECALL_S) {
 		shared_bytes(d, t, ev, out);
+		if (t->asked == ASKED_APPLIED)
+			return 0;
 	} else {
 		moved_bytes(d, e, t, ev, out);
 		if (t->req != NODE_NONE && t->kind == DIR_DISCARD) {
@@ -570,7 +648,7 @@ static int on_not_held(struct dir *d, struct dir_entry *e,
 {
 	struct dir_txn *t = awaited(d, e, ev->from);
 
-	if (t == NULL)
+	if (t == NULL || t->asked == ASKED_APPLIED)
 		return -EPROTO;
 	if (t->asked == ASKED_INVAL)
 		return on_ack(d, e, ev, out); /* its bytes were not wanted */
@@ -578,6 +656,19 @@ static int on_not_held(struct dir *d, struct dir_entry *e,
 	nodeset_remove(&t->holders, ev->from);
 	if (nodeset_empty(&t->holders))
 		lose(e, t);
+	go_on(d, e, t, ev, out);
+	return 0;
+}
+
+/* The writer has a copy: now the others may give theirs up. */
+static int on_applied(struct dir *d, struct dir_entry *e,
+                      const struct dir_event *ev, struct dir_actions *out)
+{
+	struct dir_txn *t = awaited(d, e, ev->from);
+
+	if (t == NULL || t->asked != ASKED_APPLIED)
+		return -EPROTO;
+	nodeset_clear(&t->awaiting);
 	go_on(d, e, t, ev, out);
 	return 0;
 }
@@ -637,6 +728,12 @@ int dir_handle(struct dir *d, struct dir_entry *e, const struct dir_event *ev,
 		break;
 	case DIR_NOT_HELD:
 		r = on_not_held(d, e, ev, out);
+		break;
+	case DIR_EVICT:
+		r = on_evict(d, e, ev, out);
+		break;
+	case DIR_APPLIED:
+		r = on_applied(d, e, ev, out);
 		break;
 	case DIR_GONE:
 		on_gone(d, e, ev, out);

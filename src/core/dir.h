@@ -43,7 +43,9 @@ enum dir_event_kind {
 	DIR_ACK,      /* `from` gave its copy up (INVAL) */
 	DIR_ACK_DATA, /* `from` answers RECALL_*; the event has the bytes */
 	DIR_NOT_HELD, /* `from` says it has no copy: a broken rule somewhere */
-	DIR_GONE,     /* `from` is dead; its incarnation is over */
+	DIR_EVICT,    /* `from` asks if its copy may go */
+	DIR_APPLIED, /* `from` has applied the GRANT_S that was marked `more` */
+	DIR_GONE,    /* `from` is dead; its incarnation is over */
 };
 
 struct dir_event {
@@ -55,6 +57,14 @@ struct dir_event {
 	                    no request of its own for this page under way */
 	bool can_keep;   /* ACK_DATA: it has no request under way, and would
 	                    rather exceed its limit than lose the page */
+	bool store;      /* GET_S: to hold it for a node that wants to evict it;
+	                    such a read says nothing of who uses the page */
+	bool careful;    /* the space has replicas: while a page has two copies,
+	                    no step may leave it with one that is on its way */
+	uint8_t need;    /* EVICT: confirmed holders that must remain, from 1 */
+	/* EVICT: holders that may not have applied what they were granted yet;
+	 * NULL: none. */
+	const struct nodeset *unconfirmed;
 	uint64_t number; /* ACK_DATA: of the giver's frozen frame, 0 if none */
 	uint32_t now_us; /* CLOCK_MONOTONIC in us, wrapping */
 };
@@ -71,6 +81,8 @@ enum dir_action_kind {
 	DIR_SEND_RECALL_S,   /* send me the bytes, stay a reader */
 	DIR_SEND_RECALL_X,   /* give it up, send the bytes; for `requester` */
 	DIR_SEND_INVAL,      /* give it up */
+	DIR_SEND_DROP,       /* your copy may go: you hold it no longer */
+	DIR_SEND_STAY,       /* your copy must stay */
 	DIR_KEEP,            /* home: keep the event's bytes as a reader */
 	DIR_FORGET,          /* tell `node`, or once nobody needs it, to free
 	                        frozen frame `number`: nobody was granted it */
@@ -82,6 +94,8 @@ struct dir_action {
 	uint8_t set;
 	bool event_bytes;  /* GRANT: the event's bytes, else home's own */
 	bool migrate;      /* GRANT_X: only a read was asked */
+	bool more;         /* GRANT_S: it asked to write, an UPGRADE will follow
+	                      once it has said DIR_APPLIED */
 	node_id requester; /* RECALL_X: for whom.  GRANT_X: the giver, who keeps
 	                      frame `number` until this grant is applied, or
 	                      NODE_NONE */

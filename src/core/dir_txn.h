@@ -25,7 +25,13 @@ enum { /* dir_entry.flags */
 #define DIR_INLINE 3u /* holders that an entry has room for */
 
 /* What those awaited were told. */
-enum asked { ASKED_INVAL = 1, ASKED_RECALL_S, ASKED_RECALL_X };
+/* ... or, the last, what the one awaited was sent. */
+enum asked {
+	ASKED_INVAL = 1,
+	ASKED_RECALL_S,
+	ASKED_RECALL_X,
+	ASKED_APPLIED,
+};
 enum { WAIT_S, WAIT_X, WAIT_D, WAITS };
 
 /* A transaction that serves nobody: only to make do without a pooled set. */
@@ -41,6 +47,8 @@ struct dir_txn {
 	uint8_t kind;          /* what req wants: DIR_GET_S, ..., KIND_TRIM */
 	uint8_t asked;         /* of those awaited */
 	bool owned;            /* the one holder may write */
+	bool store;            /* req reads for somebody who evicts */
+	bool careful;          /* dir_event.careful */
 };
 
 struct dir_set {

@@ -26,6 +26,25 @@
  *	UNREACHABLE
  *	           poison -> LOST         asked to write: punch, -
  *	                                  poison -> LOST
+ *	STAGE      -                      fill a frame, punch    protect, then
+ *	                                  -> staged S            as S -> staged M
+ *
+ * A *staged* page is held, in a frame that no client maps:
+ *
+ *	           staged S               staged M
+ *	TOUCH      install back -> S      install back -> M
+ *	EVICT      EVICT, evicting        EVICT, evicting
+ *	DROP       release -> I           EPROTO
+ *	STAY       touch again            touch again
+ *	RECALL_S   ACK_DATA               ACK_DATA -> staged S
+ *	RECALL_X   freeze, ACK_DATA -> I  the same
+ *	INVAL      release, ACK -> I      the same
+ *	UPGRADE    EPROTO                 EPROTO
+ *
+ * While an EVICT is under way a touch waits, for home may have let the page go
+ * already [hazards A6].  An order that crosses the EVICT is answered like any
+ * other, and the EVICT by STAY: home is busy when it arrives.  A page that is
+ * asked for, or whose residency lasts, is not staged.
  *
  *	With a request under way TOUCH and PREFETCH ask for nothing more;
  *	answers without one are EPROTO.  REFUSED and RETRY end the request: who
@@ -33,6 +52,9 @@
  *	asked: the home answers it with bytes.  LOST is left only by DISCARDED,
  *	which made the page zeros: until then a touch of a lost page is poisoned
  *	again.
+ *
+ * A writer of a page with replicas may be granted a read first (GRANT_S with
+ * `more`): then it is S with the request still under way.
  *
  * The order of actions is the point [hazards A6, A7]: a page is first made
  * read-only in every client, then its bytes are copied, then the hole is
@@ -51,7 +73,9 @@
  *
  *	P1  at most one request is under way, and none that asks for less than
  *	    what is held.
- *	P2  a deferred recall exists only for a page that is held.
+ *	P2  a deferred recall exists only for a page that is held, and not
+ *	    staged.
+ *	P3  a staged page is held, has a frame, and nothing of it is asked for.
  */
 
 #include "core/page.h"
@@ -83,9 +107,34 @@ static void ask(struct page_entry *p, bool write, unsigned prefetch,
 	emit(out, write ? PAGE_SEND_GET_X : PAGE_SEND_GET_S);
 }
 
+static void installed(struct page_entry *p, const struct page_event *ev)
+{
+	assert(ev->thread < PAGE_THREADS);
+	assert(ev->cap < 16);
+	p->thread = (uint16_t)(ev->thread << 4 | ev->cap);
+	p->since_us = ev->now_us;
+}
+
+/* A touch of a page that no client maps: it is in use after all. */
+static void touch_staged(struct page_entry *p, const struct page_event *ev,
+                         struct page_actions *out)
+{
+	if (MUTATE(30, (p->flags & PAGE_F_EVICTING) != 0, false)) {
+		emit(out, PAGE_WAIT);
+		return;
+	}
+	emit(out, PAGE_INSTALL_BACK)->frame = p->frame;
+	p->flags &= (uint8_t)~PAGE_F_STAGED;
+	installed(p, ev);
+}
+
 static int on_touch(struct page_entry *p, const struct page_event *ev,
                     struct page_actions *out)
 {
+	if (page_staged(p)) {
+		touch_staged(p, ev, out);
+		return 0;
+	}
 	if (p->state == PAGE_LOST) {
 		emit(out, PAGE_POISON);
 		return 0;
@@ -107,19 +156,17 @@ static int on_prefetch(struct page_entry *p, const struct page_event *ev,
 		return 0;
 	if (p->state == PAGE_S && !ev->write)
 		return 0;
-	ask(p, ev->write, PAGE_F_PREFETCH, out);
+	ask(p, ev->write, PAGE_F_PREFETCH | (ev->store ? PAGE_F_STORING : 0),
+	    out);
 	return 0;
 }
 
 /* --- answers ----------------------------------------------------------- */
 
-static void installed(struct page_entry *p, const struct page_event *ev)
+/* The request has been answered. */
+static void answered(struct page_entry *p)
 {
-	assert(ev->thread < PAGE_THREADS);
-	assert(ev->cap < 16);
-	p->flags &= (uint8_t) ~(WANT | PAGE_F_PREFETCH);
-	p->thread = (uint16_t)(ev->thread << 4 | ev->cap);
-	p->since_us = ev->now_us;
+	p->flags &= (uint8_t) ~(WANT | PAGE_F_PREFETCH | PAGE_F_STORING);
 }
 
 /* Bytes, or zeros, for a page that is not held. */
@@ -128,6 +175,15 @@ static int on_grant(struct page_entry *p, const struct page_event *ev,
 {
 	if (!page_asked(p) || page_held(p))
 		return -EPROTO;
+	if (ev->kind == PAGE_GRANT_S && ev->more) {
+		if ((p->flags & PAGE_F_WANT_X) == 0)
+			return -EPROTO;
+		/* Whoever waits wants to write: there is nobody to wake. */
+		emit(out, PAGE_KEEP_BYTES);
+		p->state = PAGE_S;
+		installed(p, ev);
+		return 0;
+	}
 	if (ev->kind == PAGE_GRANT_S && (p->flags & PAGE_F_WANT_S) == 0)
 		return -EPROTO;
 	if (ev->kind == PAGE_GRANT_S) {
@@ -138,6 +194,7 @@ static int on_grant(struct page_entry *p, const struct page_event *ev,
 		                                     PAGE_INSTALL_ZERO);
 		p->state = PAGE_M;
 	}
+	answered(p);
 	installed(p, ev);
 	return 0;
 }
@@ -150,6 +207,7 @@ static int on_upgrade(struct page_entry *p, const struct page_event *ev,
 		return -EPROTO;
 	emit(out, PAGE_UNPROTECT);
 	p->state = PAGE_M;
+	answered(p);
 	installed(p, ev);
 	return 0;
 }
@@ -158,7 +216,7 @@ static int on_lost(struct page_entry *p, struct page_actions *out)
 {
 	if (!page_asked(p) || page_held(p))
 		return -EPROTO;
-	p->flags &= (uint8_t) ~(WANT | PAGE_F_PREFETCH);
+	answered(p);
 	p->state = PAGE_LOST;
 	emit(out, PAGE_POISON);
 	return 0;
@@ -172,7 +230,7 @@ static int on_void(struct page_entry *p, const struct page_event *ev,
 		return -EPROTO;
 	if (ev->kind == PAGE_REFUSED && (p->flags & PAGE_F_PREFETCH) == 0)
 		return -EPROTO;
-	p->flags &= (uint8_t) ~(WANT | PAGE_F_PREFETCH);
+	answered(p);
 	if (MUTATE(13, true, false))
 		emit(out, PAGE_TOUCH_AGAIN);
 	return 0;
@@ -192,8 +250,11 @@ static void on_unreachable(struct page_entry *p, struct page_actions *out)
 		emit(out, PAGE_POISON);
 		p->state = PAGE_LOST;
 	}
-	/* Its orders are void too. */
-	p->flags &= (uint8_t) ~(WANT | PAGE_F_PREFETCH | PAGE_F_RECALLED);
+	/* Its orders are void too, and who waits for its word touches again. */
+	if ((p->flags & PAGE_F_EVICTING) != 0)
+		emit(out, PAGE_TOUCH_AGAIN);
+	answered(p);
+	p->flags &= (uint8_t) ~(PAGE_F_RECALLED | PAGE_F_EVICTING);
 }
 
 static int on_keep(struct page_entry *p, const struct page_event *ev,
@@ -228,6 +289,8 @@ static uint32_t ready_at(const struct page_entry *p, bool thread_waits,
 	uint32_t at = p->since_us + PAGE_RESIDENCY_US;
 	uint32_t age_us = now_us - p->since_us;
 
+	if (page_staged(p))
+		return now_us;
 	if (ahead(at, now_us, PAGE_RESIDENCY_US))
 		return at;
 	/* A page of long ago is nobody's first half of an instruction (and its
@@ -262,6 +325,29 @@ static bool defer(struct page_entry *p, const struct page_event *ev,
 	return true;
 }
 
+/* No client maps it, so nothing is to be protected or punched. */
+static void recall_staged(struct page_entry *p, const struct page_event *ev,
+                          struct page_actions *out)
+{
+	if (ev->kind == PAGE_RECALL_S) {
+		emit(out, PAGE_SEND_ACK_DATA)->frame = p->frame;
+		p->state = MUTATE(31, PAGE_S, p->state);
+		return;
+	}
+	if (ev->kind == PAGE_INVAL) {
+		emit(out, PAGE_RELEASE)->frame = p->frame;
+		emit(out, PAGE_SEND_ACK);
+	} else {
+		emit(out, PAGE_FREEZE_FRAME)->frame = p->frame;
+		emit(out, PAGE_SEND_ACK_DATA)->frozen = true;
+	}
+	p->state = PAGE_I;
+	p->flags &= (uint8_t)~PAGE_F_STAGED;
+	if ((p->flags & PAGE_F_EVICTING) != 0)
+		emit(out, PAGE_TOUCH_AGAIN);
+	p->stamp = 0;
+}
+
 static int on_recall(struct page_entry *p, const struct page_event *ev,
                      struct page_actions *out)
 {
@@ -271,6 +357,10 @@ static int on_recall(struct page_entry *p, const struct page_event *ev,
 		return -EPROTO;
 	if (!page_held(p)) {
 		emit(out, PAGE_SEND_NOT_HELD);
+		return 0;
+	}
+	if (page_staged(p)) {
+		recall_staged(p, ev, out);
 		return 0;
 	}
 	if (defer(p, ev, out))
@@ -283,6 +373,7 @@ static int on_recall(struct page_entry *p, const struct page_event *ev,
 		return 0;
 	}
 	p->state = PAGE_I;
+	p->stamp = 0;
 	if (ev->kind == PAGE_INVAL) {
 		if (MUTATE(9, false, true))
 			emit(out, PAGE_SEND_ACK);
@@ -297,6 +388,53 @@ static int on_recall(struct page_entry *p, const struct page_event *ev,
 	if (MUTATE(10, false, true))
 		emit(out, PAGE_FREEZE);
 	emit(out, PAGE_SEND_ACK_DATA)->frozen = true;
+	return 0;
+}
+
+/* --- capacity ---------------------------------------------------------- */
+
+static void on_stage(struct page_entry *p, const struct page_event *ev,
+                     struct page_actions *out)
+{
+	if (!page_held(p) || page_staged(p) || page_asked(p) ||
+	    (p->flags & (PAGE_F_RECALLED | PAGE_F_EVICTING)) != 0 ||
+	    !page_ready(p, ev->thread_waits, ev->thread_us, ev->now_us))
+		return;
+	assert(ev->frame != 0);
+	if (p->state == PAGE_M && MUTATE(32, true, false))
+		emit(out, PAGE_PROTECT);
+	emit(out, PAGE_FILL)->frame = ev->frame;
+	emit(out, PAGE_PUNCH);
+	p->flags |= PAGE_F_STAGED;
+	p->thread = 0;
+	p->frame = ev->frame;
+}
+
+static void on_evict(struct page_entry *p, struct page_actions *out)
+{
+	assert(page_staged(p));
+	if ((p->flags & PAGE_F_EVICTING) != 0)
+		return;
+	emit(out, PAGE_SEND_EVICT);
+	p->flags |= PAGE_F_EVICTING;
+}
+
+/* Home's word about a copy that we would rather not have. */
+static int on_verdict(struct page_entry *p, const struct page_event *ev,
+                      struct page_actions *out)
+{
+	if ((p->flags & PAGE_F_EVICTING) == 0)
+		return -EPROTO;
+	if (ev->kind == PAGE_DROP) {
+		if (!page_staged(p) || p->state != PAGE_S)
+			return -EPROTO;
+		emit(out, PAGE_RELEASE)->frame = p->frame;
+		p->state = PAGE_I;
+		p->flags &= (uint8_t)~PAGE_F_STAGED;
+		p->stamp = 0;
+	}
+	p->flags &= (uint8_t)~PAGE_F_EVICTING;
+	emit(out, PAGE_TOUCH_AGAIN);
 	return 0;
 }
 
@@ -336,6 +474,16 @@ int page_handle(struct page_entry *p, const struct page_event *ev,
 	case PAGE_KEEP:
 		r = on_keep(p, ev, out);
 		break;
+	case PAGE_STAGE:
+		on_stage(p, ev, out);
+		break;
+	case PAGE_EVICT:
+		on_evict(p, out);
+		break;
+	case PAGE_DROP:
+	case PAGE_STAY:
+		r = on_verdict(p, ev, out);
+		break;
 	case PAGE_UNREACHABLE:
 		on_unreachable(p, out);
 		break;
@@ -352,12 +500,18 @@ void page_check(const struct page_entry *p)
 {
 	unsigned want = p->flags & WANT;
 
-	assert(p->state <= PAGE_LOST);
 	assert(want != WANT); /* P1 */
 	if (p->state == PAGE_M)
 		assert(want == 0); /* P1 */
 	if (p->state == PAGE_S)
 		assert(want != PAGE_F_WANT_S); /* P1 */
-	if ((p->flags & PAGE_F_RECALLED) != 0)
-		assert(page_held(p)); /* P2 */
+	if ((p->flags & PAGE_F_RECALLED) != 0) {
+		assert(page_held(p));    /* P2 */
+		assert(!page_staged(p)); /* P2 */
+	}
+	if (page_staged(p)) {
+		assert(page_held(p));  /* P3 */
+		assert(p->frame != 0); /* P3 */
+		assert(want == 0);     /* P3 */
+	}
 }

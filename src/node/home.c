@@ -198,6 +198,9 @@ static void carry_out_one(const struct step *t, const struct dir_action *a,
 	case DIR_SEND_INVAL:
 		order(t, to, MSG_INVAL, NODE_NONE);
 		break;
+	case DIR_SEND_DROP:
+	case DIR_SEND_STAY:
+		break;
 	case DIR_KEEP:
 		holder_keep(s, t->sp, t->page, t->bytes);
 		break;

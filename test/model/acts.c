@@ -29,7 +29,8 @@ const char *const message_name[M_KINDS] = {
 	[M_REFUSED] = "REFUSED",     [M_AGAIN] = "AGAIN",
 	[M_DISCARDED] = "DISCARDED", [M_RECALL_S] = "RECALL_S",
 	[M_RECALL_X] = "RECALL_X",   [M_INVAL] = "INVAL",
-	[M_FORGET] = "FORGET",
+	[M_FORGET] = "FORGET",       [M_EVICT] = "EVICT",
+	[M_DROP] = "DROP",           [M_STAY] = "STAY",
 };
 
 const char *const value_name[] = { "", " zeros", " the last value",
@@ -46,6 +47,8 @@ static const char *const action_name[] = {
 	[PAGE_FREEZE] = "freezes",
 	[PAGE_PUNCH] = "punches",
 	[PAGE_POISON] = "poisons",
+	[PAGE_FILL] = "fills a frame",
+	[PAGE_INSTALL_BACK] = "installs what was staged",
 };
 
 void act_put(struct queue *q, unsigned node, bool up, struct message m)
@@ -82,24 +85,46 @@ void act_applied(const struct setup *s, struct world *w, unsigned i)
 	w->grantee = w->giver = 0;
 }
 
+/* The lowest number of a frame that is not in use. */
+uint8_t act_free_frame(const struct member *m)
+{
+	for (uint8_t n = 1; n <= FRAMES; n++)
+		if ((m->frames & 1u << (n - 1)) == 0)
+			return n;
+	violated("frames pile up");
+}
+
 static void freeze(struct member *m)
 {
 	if (m->memory == ABSENT)
 		violated("a page is copied that is not there");
-	for (m->number = 1; m->number <= FRAMES; m->number++)
-		if ((m->frames & 1u << (m->number - 1)) == 0)
-			break;
-	if (m->number > FRAMES)
-		violated("frozen frames pile up");
+	m->number = act_free_frame(m);
 	m->frames |= (uint8_t)(1u << (m->number - 1));
 	m->bytes = m->memory;
+}
+
+static void fill(struct member *m)
+{
+	if (m->memory == ABSENT || m->staged != ABSENT)
+		violated("a page is staged that is not there");
+	m->frames |= (uint8_t)(1u << (m->page.frame - 1));
+	m->staged = m->memory;
+}
+
+/* The frame of the page that was staged has no use any more. */
+static void release(struct member *m)
+{
+	if ((m->frames & 1u << (m->number - 1)) == 0)
+		violated("a frame is free that was not in use");
+	m->frames &= (uint8_t) ~(1u << (m->number - 1));
+	m->staged = ABSENT;
 }
 
 static void install(struct member *m, uint8_t value, uint8_t mapping)
 {
 	if (value == ABSENT)
 		violated("a page is installed without bytes");
-	if (m->memory != ABSENT)
+	if (m->memory != ABSENT || m->staged != ABSENT)
 		violated("a page is installed over another");
 	m->memory = value;
 	m->mapping = mapping;
@@ -108,7 +133,9 @@ static void install(struct member *m, uint8_t value, uint8_t mapping)
 static void send_data(struct world *w, unsigned i, bool frozen)
 {
 	struct member *m = &w->node[i];
-	uint8_t value = frozen ? m->bytes : m->memory;
+	uint8_t value = frozen                ? m->bytes :
+	                page_staged(&m->page) ? m->staged :
+	                                        m->memory;
 
 	if (value == ABSENT)
 		violated("a page is sent that is not there");
@@ -132,6 +159,9 @@ static bool silent(uint8_t act)
 	case PAGE_WAIT:
 	case PAGE_DEFER:
 	case PAGE_TOUCH_AGAIN:
+	case PAGE_SEND_EVICT:
+	case PAGE_FREEZE_FRAME:
+	case PAGE_RELEASE:
 		return true;
 	case PAGE_INSTALL_S:
 	case PAGE_INSTALL_M:
@@ -143,6 +173,8 @@ static bool silent(uint8_t act)
 	case PAGE_FREEZE:
 	case PAGE_PUNCH:
 	case PAGE_POISON:
+	case PAGE_FILL:
+	case PAGE_INSTALL_BACK:
 		return false;
 	}
 	abort();
@@ -157,7 +189,10 @@ static void do_silent(const struct setup *s, struct world *w, unsigned i,
 	switch ((enum page_action_kind)(act & ~ACT_FROZEN)) {
 	case PAGE_SEND_GET_S:
 		up.kind = M_GET_S;
-		up.flag = (m->page.flags & PAGE_F_PREFETCH) != 0;
+		up.flag =
+			(m->page.flags & PAGE_F_STORING) != 0  ? FLAG_STORE :
+			(m->page.flags & PAGE_F_PREFETCH) != 0 ? FLAG_PREFETCH :
+								 0;
 		act_put(&w->up[i], i, true, up);
 		return;
 	case PAGE_SEND_GET_X:
@@ -171,6 +206,17 @@ static void do_silent(const struct setup *s, struct world *w, unsigned i,
 		return;
 	case PAGE_SEND_ACK_DATA:
 		send_data(w, i, (act & ACT_FROZEN) != 0);
+		return;
+	case PAGE_SEND_EVICT:
+		up.kind = M_EVICT;
+		act_put(&w->up[i], i, true, up);
+		return;
+	case PAGE_FREEZE_FRAME:
+		m->bytes = m->staged;
+		m->staged = ABSENT;
+		return;
+	case PAGE_RELEASE:
+		release(m);
 		return;
 	case PAGE_SEND_NOT_HELD:
 		violated("a node is told to give up what it never had");
@@ -190,6 +236,8 @@ static void do_silent(const struct setup *s, struct world *w, unsigned i,
 	case PAGE_FREEZE:
 	case PAGE_PUNCH:
 	case PAGE_POISON:
+	case PAGE_FILL:
+	case PAGE_INSTALL_BACK:
 		return;
 	}
 }
@@ -197,6 +245,8 @@ static void do_silent(const struct setup *s, struct world *w, unsigned i,
 /* What clients and memory see. */
 static void do_visible(struct member *m, uint8_t act)
 {
+	uint8_t value;
+
 	switch ((enum page_action_kind)act) {
 	case PAGE_INSTALL_S:
 		install(m, m->bytes, READ_ONLY);
@@ -237,6 +287,16 @@ static void do_visible(struct member *m, uint8_t act)
 		m->memory = ABSENT;
 		m->mapping = UNMAPPED;
 		return;
+	case PAGE_FILL:
+		fill(m);
+		return;
+	case PAGE_INSTALL_BACK:
+		value = m->staged;
+		release(m);
+		install(m, value,
+		        m->page.state == PAGE_M ? WRITABLE : READ_ONLY);
+		m->waits = RUNS;
+		return;
 	case PAGE_POISON:
 		if (m->memory != ABSENT)
 			violated("a page is poisoned that is there");
@@ -251,6 +311,9 @@ static void do_visible(struct member *m, uint8_t act)
 	case PAGE_WAIT:
 	case PAGE_DEFER:
 	case PAGE_TOUCH_AGAIN:
+	case PAGE_SEND_EVICT:
+	case PAGE_FREEZE_FRAME:
+	case PAGE_RELEASE:
 		break;
 	}
 	abort();
@@ -282,6 +345,11 @@ void act_go_on(const struct setup *s, struct world *w, unsigned i)
 	if (m->n_acts > 0)
 		return;
 	m->bytes = m->number = 0;
+	if (m->ahead) {
+		m->ahead = 0;
+		act_put(&w->up[i], i, true,
+		        (struct message){ .kind = M_APPLIED });
+	}
 	if (m->applied == 0)
 		return;
 	if ((s->with & WITH_SLOW_FORGET) != 0 && i != 0)
@@ -307,6 +375,8 @@ void act_step(const struct setup *s, struct world *w, unsigned i,
 		m->act[m->n_acts++] =
 			(uint8_t)((unsigned)out.v[a].kind |
 		                  (out.v[a].frozen ? ACT_FROZEN : 0u));
+		if (out.v[a].frame != 0)
+			m->number = (uint8_t)out.v[a].frame;
 		if (out.v[a].kind == PAGE_WAIT)
 			m->waits = ev->write ? WAITS_TO_WRITE : WAITS_TO_READ;
 	}
@@ -364,6 +434,8 @@ void act_age(struct world *w)
 
 		if (m->memory == LAST)
 			m->memory = OLD;
+		if (m->staged == LAST)
+			m->staged = OLD;
 		if (m->bytes == LAST)
 			m->bytes = OLD;
 		for (unsigned c = 0; c < 2; c++)
@@ -398,13 +470,18 @@ static void send_down(const struct setup *s, struct world *w,
 		[DIR_SEND_RECALL_S] = M_RECALL_S,
 		[DIR_SEND_RECALL_X] = M_RECALL_X,
 		[DIR_SEND_INVAL] = M_INVAL,
+		[DIR_SEND_DROP] = M_DROP,
+		[DIR_SEND_STAY] = M_STAY,
 	};
-	struct message m = { .kind = kind[a->kind] };
+	const struct member *home = &w->node[0];
+	struct message m = { .kind = kind[a->kind], .flag = a->more };
 
 	if (to >= s->nodes)
 		violated("home sends to nobody");
 	if (a->kind == DIR_SEND_GRANT_S || a->kind == DIR_SEND_GRANT_X) {
-		m.value = a->event_bytes ? value : w->node[0].memory;
+		m.value = a->event_bytes           ? value :
+		          page_staged(&home->page) ? home->staged :
+		                                     home->memory;
 		if (m.value == ABSENT)
 			violated("home grants bytes that it does not have");
 	}
@@ -455,6 +532,8 @@ static void dir_act(const struct setup *s, struct world *w,
 	case DIR_SEND_RECALL_S:
 	case DIR_SEND_RECALL_X:
 	case DIR_SEND_INVAL:
+	case DIR_SEND_DROP:
+	case DIR_SEND_STAY:
 		break;
 	}
 	if (a->node != NODE_NONE) {

@@ -27,6 +27,8 @@ void act_recalled(const struct setup *s, struct world *w, unsigned i,
                   uint8_t kind, bool deferred, bool young);
 /* Carry one action out that is seen, and what follows it unseen. */
 void act_go_on(const struct setup *s, struct world *w, unsigned i);
+/* The number of a frame that is not in use. */
+uint8_t act_free_frame(const struct member *m);
 /* Does the shard of node `i` look for the next event? */
 bool act_idle(const struct world *w, unsigned i);
 

@@ -55,7 +55,8 @@ static void check_loss(const struct setup *s, const struct world *w)
 		return;
 	for (unsigned i = 0; i < s->nodes; i++)
 		if (w->node[i].memory == LAST || w->node[i].bytes == LAST ||
-		    queue_has(&w->up[i], LAST) || queue_has(&w->down[i], LAST))
+		    w->node[i].staged == LAST || queue_has(&w->up[i], LAST) ||
+		    queue_has(&w->down[i], LAST))
 			return;
 	violated("a write is lost");
 }
@@ -87,7 +88,10 @@ static void check_quiet(const struct setup *s, const struct world *w)
 			violated("a discard is never answered");
 		if (page_asked(&m->page))
 			violated("a request is never answered");
-		if (m->frames != 0)
+		if ((m->page.flags & PAGE_F_EVICTING) != 0)
+			violated("an EVICT is never answered");
+		if (m->frames !=
+		    (page_staged(&m->page) ? 1u << (m->page.frame - 1) : 0))
 			violated("a frozen frame leaks");
 	}
 }

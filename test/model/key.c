@@ -77,18 +77,27 @@ static void dir_fields(struct bits *b, struct packed_dir *d)
 	node_field(b, &d->giver);
 	node_field(b, &d->reader);
 	kind_field(b, &d->kind);
-	field8(b, &d->asked, 2);
+	field8(b, &d->asked, 3);
 	field8(b, &d->owned, 1);
+	field8(b, &d->store, 1);
 }
 
 static void page_fields(struct bits *b, struct page_entry *p)
 {
 	uint8_t installed = p->since_us == 1000;
+	uint8_t frame = (uint8_t)p->frame;
+	uint8_t state = p->state;
 
-	field8(b, &p->state, 2);
-	field8(b, &p->flags, 4);
-	field8(b, &installed, 1);
-	p->since_us = installed ? 1000 : 950;
+	field8(b, &state, 2);
+	p->state = state & 3u;
+	field8(b, &p->flags, 7);
+	if (page_staged(p)) {
+		field8(b, &frame, 2);
+		p->frame = frame;
+	} else if (page_held(p)) {
+		field8(b, &installed, 1);
+		p->since_us = installed ? 1000 : 950;
+	}
 }
 
 static void member_fields(struct bits *b, struct member *m)
@@ -97,6 +106,8 @@ static void member_fields(struct bits *b, struct member *m)
 	               m->discards;
 
 	page_fields(b, &m->page);
+	if (page_staged(&m->page))
+		field8(b, &m->staged, 2);
 	field8(b, &m->memory, 2);
 	field8(b, &m->mapping, 2);
 	field8(b, &m->waits, 2);
@@ -114,6 +125,8 @@ static void member_fields(struct bits *b, struct member *m)
 	field8(b, &m->bytes, 2);
 	field8(b, &m->number, 2);
 	field8(b, &m->applied, 2);
+	field8(b, &m->ahead, 1);
+	field8(b, &m->staged, 2);
 }
 
 static void queue_fields(struct bits *b, struct queue *q)
@@ -125,7 +138,7 @@ static void queue_fields(struct bits *b, struct queue *q)
 		field8(b, &m->kind, 5);
 		field8(b, &m->value, 2);
 		field8(b, &m->number, 2);
-		field8(b, &m->flag, 1);
+		field8(b, &m->flag, 2);
 	}
 }
 

@@ -21,6 +21,9 @@ const char *const move_name[] = {
 	[MOVE_HEAR] = "hears",
 	[MOVE_HOME] = "is heard by home",
 	[MOVE_DUE] = "takes up what was put off",
+	[MOVE_STAGE] = "stages the page",
+	[MOVE_EVICT] = "evicts",
+	[MOVE_HOLD] = "asks to hold what another evicts",
 	[MOVE_DIE] = "dies, and comes back as somebody else",
 };
 
@@ -41,6 +44,19 @@ static bool may_ask_ahead(const struct member *m, bool write)
 	if (page_asked(&m->page))
 		return false;
 	return m->page.state == PAGE_I || (m->page.state == PAGE_S && write);
+}
+
+/* Was node `i` granted a read that it has not applied yet? */
+static bool on_its_way(const struct world *w, unsigned i)
+{
+	for (unsigned j = 0; j < w->down[i].n; j++)
+		if (w->down[i].v[j].kind == M_GRANT_S)
+			return true;
+	for (unsigned j = 0; j < w->node[i].n_acts; j++)
+		if (w->node[i].act[j] == PAGE_INSTALL_S ||
+		    w->node[i].act[j] == PAGE_KEEP_BYTES)
+			return true;
+	return false;
 }
 
 static bool may_discard(const struct setup *s, const struct world *w,
@@ -107,6 +123,28 @@ static unsigned ways_for_home(const struct setup *s, const struct world *w,
 	return ways;
 }
 
+/* Frames are few here: those of the real thing are counted too. */
+static bool may_stage(const struct world *w, unsigned i)
+{
+	const struct member *m = &w->node[i];
+
+	return page_held(&m->page) && !page_staged(&m->page) &&
+	       !page_asked(&m->page) && m->frames != (1u << FRAMES) - 1 &&
+	       (m->page.flags & (PAGE_F_RECALLED | PAGE_F_EVICTING)) == 0;
+}
+
+/* Somebody else has staged the page, and may have asked this node. */
+static bool may_hold(const struct setup *s, const struct world *w, unsigned i)
+{
+	if (page_held(&w->node[i].page) || page_asked(&w->node[i].page) ||
+	    w->node[i].page.state == PAGE_LOST)
+		return false;
+	for (unsigned j = 0; j < s->nodes; j++)
+		if (j != i && page_staged(&w->node[j].page))
+			return true;
+	return false;
+}
+
 unsigned world_ways(const struct setup *s, const struct world *w,
                     enum move_kind kind, unsigned i)
 {
@@ -137,6 +175,15 @@ unsigned world_ways(const struct setup *s, const struct world *w,
 		return ways_for_home(s, w, i);
 	case MOVE_DUE:
 		return m->deferred != 0 && act_idle(w, i);
+	case MOVE_STAGE:
+		return (s->with & WITH_EVICT) != 0 && act_idle(w, i) &&
+		       may_stage(w, i);
+	case MOVE_EVICT:
+		return act_idle(w, i) && page_staged(&m->page) &&
+		       (m->page.flags & PAGE_F_EVICTING) == 0;
+	case MOVE_HOLD:
+		return (s->with & WITH_EVICT) != 0 && act_idle(w, i) &&
+		       may_hold(s, w, i);
 	case MOVE_DIE:
 		return (s->with & WITH_DEATH) != 0 && !w->died && i != 0 &&
 		       act_idle(w, 0);
@@ -164,6 +211,22 @@ static void prefetch(const struct setup *s, struct world *w, unsigned i,
 	act_go_on(s, w, i);
 }
 
+static void capacity(const struct setup *s, struct world *w, unsigned i,
+                     enum move_kind kind)
+{
+	struct page_event ev = {
+		.kind = kind == MOVE_STAGE ? PAGE_STAGE :
+		        kind == MOVE_EVICT ? PAGE_EVICT :
+		                             PAGE_PREFETCH,
+		.store = kind == MOVE_HOLD,
+		.frame = kind == MOVE_STAGE ? act_free_frame(&w->node[i]) : 0,
+		.now_us = LATE_US,
+	};
+
+	act_step(s, w, i, &ev);
+	act_go_on(s, w, i);
+}
+
 static void discard(struct world *w, unsigned i)
 {
 	w->node[i].discards = 1;
@@ -182,8 +245,11 @@ static void hear_answer(const struct setup *s, struct world *w, unsigned i,
 		[M_REFUSED] = PAGE_REFUSED,
 		[M_AGAIN] = PAGE_RETRY,
 		[M_DISCARDED] = PAGE_DISCARDED,
+		[M_DROP] = PAGE_DROP,
+		[M_STAY] = PAGE_STAY,
 	};
 	struct page_event ev = { .kind = event[m->kind],
+		                 .more = m->kind == M_GRANT_S && m->flag,
 		                 .now_us = INSTALLED_US };
 	struct member *me = &w->node[i];
 
@@ -202,6 +268,7 @@ static void hear_answer(const struct setup *s, struct world *w, unsigned i,
 	}
 	me->bytes = m->value;
 	me->applied = m->kind == M_GRANT_X ? m->number : 0;
+	me->ahead = ev.more;
 	act_step(s, w, i, &ev);
 	act_go_on(s, w, i);
 }
@@ -220,6 +287,18 @@ static void hear(const struct setup *s, struct world *w, unsigned i,
 		hear_answer(s, w, i, &m);
 }
 
+/* The nodes that were granted a read and have not applied it. */
+static struct nodeset granted_reads(const struct setup *s,
+                                    const struct world *w)
+{
+	struct nodeset ret = { 0 };
+
+	for (unsigned i = 0; i < s->nodes; i++)
+		if (on_its_way(w, i))
+			nodeset_add(&ret, (node_id)i);
+	return ret;
+}
+
 static void home(const struct setup *s, struct world *w, unsigned i,
                  unsigned way)
 {
@@ -227,12 +306,18 @@ static void home(const struct setup *s, struct world *w, unsigned i,
 		[M_GET_S] = DIR_GET_S,       [M_GET_X] = DIR_GET_X,
 		[M_DISCARD] = DIR_DISCARD,   [M_ACK] = DIR_ACK,
 		[M_ACK_DATA] = DIR_ACK_DATA, [M_NOT_HELD] = DIR_NOT_HELD,
+		[M_EVICT] = DIR_EVICT,       [M_APPLIED] = DIR_APPLIED,
 	};
 	struct message m = take(&w->up[i]);
+	struct nodeset unconfirmed = granted_reads(s, w);
 	struct dir_event ev = {
 		.kind = event[m.kind],
 		.from = (node_id)i,
-		.prefetch = m.flag,
+		.prefetch = m.flag == FLAG_PREFETCH,
+		.store = m.flag == FLAG_STORE,
+		.careful = (s->with & WITH_REPLICAS) != 0,
+		.need = (s->with & WITH_REPLICAS) != 0 ? 2 : 1,
+		.unconfirmed = &unconfirmed,
 		.home_ready = (way & WAY_READY) != 0,
 		.may_keep = (way & WAY_KEEP) != 0,
 		.can_keep = page_may_keep(&w->node[0].page),
@@ -242,10 +327,35 @@ static void home(const struct setup *s, struct world *w, unsigned i,
 
 	SAY("\t\t%s%s%s\n", message_name[m.kind], value_name[m.value],
 	    (way & WAY_NO_ROOM) != 0 ? ", no transaction is free" : "");
-	if (m.kind == M_APPLIED)
+	if (m.kind == M_APPLIED && m.number != 0)
 		act_applied(s, w, i);
 	else
 		act_home(s, w, (way & WAY_NO_ROOM) != 0, &ev, m.value);
+}
+
+/*
+ * May the page be lost if node `i` dies?  Only it has the bytes, or is about to
+ * be the writer.  A page without replicas is also lost with the holder that was
+ * to be asked last, the others having been told already.
+ */
+static bool may_lose(const struct setup *s, const struct world *w, unsigned i)
+{
+	if (!packed_dir_holds(s, &w->dir, (node_id)i))
+		return false;
+	if (packed_dir_writer(&w->dir) == i && w->node[i].memory != ABSENT)
+		return true;
+	if ((s->with & WITH_REPLICAS) == 0 && packed_dir_busy(&w->dir))
+		return true;
+	if (on_its_way(w, i))
+		return false;
+	if ((s->with & WITH_REPLICAS) == 0)
+		return true;
+	for (unsigned j = 0; j < s->nodes; j++)
+		if (j != i && packed_dir_holds(s, &w->dir, (node_id)j) &&
+		    (w->node[j].memory != ABSENT ||
+		     w->node[j].staged != ABSENT))
+			return false;
+	return true;
 }
 
 /*
@@ -258,8 +368,7 @@ static void die(const struct setup *s, struct world *w, unsigned i)
 		                .from = (node_id)i,
 		                .now_us = LATE_US };
 
-	w->died =
-		packed_dir_holds(s, &w->dir, (node_id)i) ? DIED_HOLDING : DIED;
+	w->died = may_lose(s, w, i) ? DIED_HOLDING : DIED;
 	w->node[i] = (struct member){ 0 };
 	w->down[i] = (struct queue){ 0 };
 	if (MUTATE(19, true, false))
@@ -305,6 +414,11 @@ void world_move(const struct setup *s, struct world *w, enum move_kind kind,
 	case MOVE_DUE:
 		SAY("\t\t%s\n", message_name[w->node[i].deferred]);
 		act_recalled(s, w, i, w->node[i].deferred, true, false);
+		return;
+	case MOVE_STAGE:
+	case MOVE_EVICT:
+	case MOVE_HOLD:
+		capacity(s, w, i, kind);
 		return;
 	case MOVE_DIE:
 		die(s, w, i);

@@ -46,6 +46,13 @@ static const struct mutant {
 	{ 23, "three", "home grants reads without having a copy" },
 	{ 24, "three", "a GET_X that crosses an INVAL is a lie" },
 	{ 25, "three-death", "bytes for a dead asker are dropped" },
+	{ 26, "three-evict", "home does not count who is left" },
+	{ 27, "three-evict-death", "a copy on its way counts" },
+	{ 28, "three-evict", "a busy page may go" },
+	{ 29, "three-replicas", "a writer is granted what the last gives up" },
+	{ 30, "three-evict", "a touch brings back what home may have let go" },
+	{ 31, "three-evict", "a staged page stays writable after RECALL_S" },
+	{ 32, "three-evict", "a page is staged without being write-protected" },
 };
 
 /* Run it; true if it says that something is violated. */

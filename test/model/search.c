@@ -40,6 +40,12 @@ static const struct setup setups[] = {
 	{ "four-ahead", 4, 1, 0, WITH_PREFETCH | WITH_RESIDENCY },
 	{ "four-discard", 4, 1, 1, 0 },
 	{ "four-trim", 4, 0, 0, WITH_RESIDENCY | WITH_KEEP | WITH_DEATH },
+	{ "three-evict", 3, 1, 0, WITH_EVICT | WITH_KEEP | WITH_AGAIN },
+	{ "three-evict-death", 3, 1, 0,
+	  WITH_EVICT | WITH_SLOW_FORGET | WITH_DEATH },
+	{ "three-evict-discard", 3, 1, 1, WITH_EVICT },
+	{ "three-replicas", 3, 1, 0,
+	  WITH_EVICT | WITH_REPLICAS | WITH_KEEP | WITH_DEATH },
 };
 
 /* A world that was seen; its key follows. */

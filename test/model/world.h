@@ -6,8 +6,8 @@
  * rely on, as small as it can be and still go wrong in every way that the real
  * thing can:
  *
- *	memory    of each node one page of the memfd, and what its clients
- *	          map of it: nothing, read-only, writable
+ *	memory    of each node one page of the memfd, what its clients map of
+ *	          it (nothing, read-only, writable), and a few frames
  *	clients   of each node any number of threads that run, and one that
  *	          waits
  *	sessions  a queue each way between the home and each node; the home's
@@ -43,7 +43,9 @@ enum {
 	WITH_AGAIN = 16,    /* home may be out of transactions */
 	WITH_DEATH = 32,    /* one node, but not the home, dies and rejoins */
 	WITH_SLOW_FORGET =
-		64, /* acknowledgements and FORGETs take their time */
+		64,          /* acknowledgements and FORGETs take their time */
+	WITH_EVICT = 128,    /* pages are staged, stored elsewhere, evicted */
+	WITH_REPLICAS = 256, /* two copies stay, and writers are careful */
 };
 
 struct setup {
@@ -55,14 +57,16 @@ struct setup {
 };
 
 enum message_kind {
-	M_GET_S = 1, /* to home; flag: prefetch */
+	M_GET_S = 1, /* to home; flag: FLAG_* */
 	M_GET_X,
 	M_DISCARD,
 	M_ACK,
 	M_ACK_DATA, /* number: of the frozen frame */
 	M_NOT_HELD,
-	M_APPLIED, /* the grant whose bytes have that number was applied */
-	M_GRANT_S, /* from home */
+	M_EVICT,
+	M_APPLIED, /* the grant whose bytes have that number was applied;
+	              number 0: the GRANT_S that an UPGRADE follows */
+	M_GRANT_S, /* from home; flag: an UPGRADE follows */
 	M_GRANT_X, /* number: to be acknowledged with APPLIED */
 	M_GRANT_ZERO,
 	M_UPGRADE,
@@ -74,8 +78,11 @@ enum message_kind {
 	M_RECALL_X,
 	M_INVAL,
 	M_FORGET,
+	M_DROP,
+	M_STAY,
 	M_KINDS,
 };
+enum { FLAG_PREFETCH = 1, FLAG_STORE = 2 };
 extern const char *const message_name[M_KINDS];
 extern const char *const value_name[]; /* by enum value */
 
@@ -94,17 +101,20 @@ struct queue {
 struct member {
 	struct page_entry page;
 	uint8_t memory;   /* enum value */
+	uint8_t staged;   /* enum value: in frame page.frame */
 	uint8_t mapping;  /* enum mapping */
 	uint8_t waits;    /* enum waiting */
 	uint8_t discards; /* waits for DISCARDED */
-	uint8_t frames;   /* bit i: frozen frame i + 1 is in use */
+	uint8_t frames;   /* bit i: frame i + 1 is in use */
 	uint8_t deferred; /* enum message_kind of the recall that is put off */
 	/* The step that is being carried out. */
 	uint8_t n_acts;
 	uint8_t act[ACTS_MAX]; /* enum page_action_kind, the next one first */
 	uint8_t bytes;         /* enum value: the event's, or what FREEZE saw */
-	uint8_t number;        /* of the frame that FREEZE filled */
+	uint8_t number;        /* of the frame that FREEZE filled, or that was
+	                          the staged page's */
 	uint8_t applied;       /* number to acknowledge when it is done */
+	uint8_t ahead;         /* ... or that a read was granted to a writer */
 };
 
 /* The directory of one page, without pointers: see world_dir.c. */
@@ -113,7 +123,7 @@ struct packed_dir {
 	uint8_t set;                        /* members of the pooled set */
 	uint8_t holders, awaiting, wait[3]; /* from here on: if busy */
 	uint8_t req, served, giver, reader; /* or NOBODY */
-	uint8_t kind, asked, owned;
+	uint8_t kind, asked, owned, store;
 };
 
 struct world {
@@ -136,10 +146,13 @@ enum move_kind {
 	MOVE_PREFETCH_S, /* ask ahead of need */
 	MOVE_PREFETCH_X,
 	MOVE_DISCARD,
-	MOVE_ACT,  /* carry the next action out */
-	MOVE_HEAR, /* the node takes the oldest message from home */
-	MOVE_HOME, /* home takes the node's oldest message */
-	MOVE_DUE,  /* the recall that was put off comes again */
+	MOVE_ACT,   /* carry the next action out */
+	MOVE_HEAR,  /* the node takes the oldest message from home */
+	MOVE_HOME,  /* home takes the node's oldest message */
+	MOVE_DUE,   /* the recall that was put off comes again */
+	MOVE_STAGE, /* take the page from the clients */
+	MOVE_EVICT, /* ask if the staged page may go */
+	MOVE_HOLD,  /* ask for a copy, for one who evicts it */
 	MOVE_DIE,
 };
 
@@ -194,5 +207,7 @@ bool packed_dir_busy(const struct packed_dir *p);
 /* Holders are being told to give up for a discard. */
 bool packed_dir_discards(const struct packed_dir *p);
 bool packed_dir_migratory(const struct packed_dir *p);
+/* The one whom home serves writing, or NOBODY. */
+uint8_t packed_dir_writer(const struct packed_dir *p);
 /* Aborts if the directory's pools have lost something. */
 void packed_dir_check(const struct setup *s, const struct packed_dir *p);

@@ -51,7 +51,13 @@ bool packed_dir_migratory(const struct packed_dir *p)
 	return (p->flags & DIR_F_MIGRATORY) != 0;
 }
 
-static void unpack_txn(struct dir *d, const struct packed_dir *p)
+uint8_t packed_dir_writer(const struct packed_dir *p)
+{
+	return packed_dir_busy(p) && p->kind == DIR_GET_X ? p->req : NOBODY;
+}
+
+static void unpack_txn(const struct setup *s, struct dir *d,
+                       const struct packed_dir *p)
 {
 	struct dir_txn *t = &d->txn[1];
 
@@ -68,6 +74,8 @@ static void unpack_txn(struct dir *d, const struct packed_dir *p)
 	t->kind = p->kind;
 	t->asked = p->asked;
 	t->owned = p->owned != 0;
+	t->store = p->store != 0;
+	t->careful = (s->with & WITH_REPLICAS) != 0;
 }
 
 static struct dir *unpack(const struct setup *s, const struct packed_dir *p,
@@ -82,7 +90,7 @@ static struct dir *unpack(const struct setup *s, const struct packed_dir *p,
 	for (unsigned i = 0; i < 3; i++)
 		e->v[i] = p->v[i];
 	if ((p->flags & DIR_F_BUSY) != 0) {
-		unpack_txn(d, p);
+		unpack_txn(s, d, p);
 		e->v[0] = 1;
 	}
 	if ((p->flags & DIR_F_SET) != 0) {
@@ -119,6 +127,7 @@ static void pack(const struct dir *d, const struct dir_entry *e,
 	p->kind = t->kind;
 	p->asked = t->asked;
 	p->owned = t->owned;
+	p->store = t->store;
 }
 
 int packed_dir_handle(const struct setup *s, struct packed_dir *p, bool no_room,

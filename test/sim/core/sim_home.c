@@ -225,6 +225,9 @@ static void carry_out_one(const struct step *t, const struct dir_action *a,
 	case DIR_SEND_INVAL:
 		order(t, to, M_INVAL, NODE_NONE);
 		break;
+	case DIR_SEND_DROP:
+	case DIR_SEND_STAY:
+		abort(); /* nobody evicts here */
 	case DIR_KEEP:
 		holder_keep(n, t->page, t->bytes);
 		break;
