@@ -21,7 +21,14 @@ names = ['src/core/dir.c', 'src/cli/main.c', 'src/cli/cmd_up.c']
 unit_tests = [['dir', 'core']]
 """,
     'src/base/base.h': LICENCE + '#pragma once\n\n#include <stdbool.h>\n',
-    'src/core/dir.h': LICENCE + '#pragma once\n\nint dir_get(int n);\n',
+    'src/core/dir.h': LICENCE + """#pragma once
+
+struct dir_config {
+\tvoid (*tell)(int n);
+};
+
+int dir_get(int n);
+""",
     'src/core/dir.c': LICENCE + """
 #include "core/dir.h"
 
