@@ -41,8 +41,8 @@
  *	busy, GRANT_S under way:  APPLIED    INVAL all others, then UPGRADE
  *	any:                      GONE       off holders and waiters; if the
  *	                                     only bytes went with it: lost
- *	shared:                   EVICT      enough confirmed holders without the
- *	                                     asker: off the holders, DROP;
+ *	shared:                   EVICT      enough confirmed holders without
+ *	                                     the asker: off the holders, DROP;
  *	                                     else STAY
  *	untouched, owned, busy:   EVICT      STAY
  *	all other combinations               -EPROTO

@@ -26,8 +26,8 @@
  *	UNREACHABLE
  *	           poison -> LOST         asked to write: punch, -
  *	                                  poison -> LOST
- *	STAGE      -                      fill a frame, punch    protect, then
- *	                                  -> staged S            as S -> staged M
+ *	STAGE      -                      fill a frame, punch    protect, as S,
+ *	                                  -> staged S            -> staged M
  *
  * A *staged* page is held, in a frame that no client maps:
  *

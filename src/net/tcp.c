@@ -194,6 +194,16 @@ unsigned tp_page_credits(struct transport *tp, node_id peer, uint8_t shard)
 	return !s || s->over ? 0 : credit_pages(&s->credit);
 }
 
+void tp_ack_soon(struct transport *tp, node_id peer, uint8_t shard)
+{
+	struct tcp_session *s = tcp_find(tp, peer, shard);
+
+	if (s == NULL || s->state != TCP_UP)
+		return; /* the next hello says what was applied */
+	s->ack_now = true;
+	tcp_mark_dirty(s);
+}
+
 void tp_set_epoch(struct transport *tp, uint32_t epoch)
 {
 	tp->epoch = epoch;

@@ -47,6 +47,8 @@
 #define TCP_RX_BYTES   (512u << 10)
 static_assert(CREDIT_RING_BYTES <= TCP_RING_BYTES,
               "answers would meet a full ring");
+static_assert(TCP_RING_BYTES + TCP_RX_BYTES <= TP_SESSION_BYTES,
+              "a node counts on it");
 static_assert(TCP_RX_BYTES >= WIRE_HDR_BYTES + WIRE_PAYLOAD_BYTES_MAX,
               "the longest message must fit, or its connection would stall");
 

@@ -52,7 +52,9 @@ struct transport;
 
 #define TP_PAGE_CREDITS   256u /* pages asked for and not answered, a session */
 #define TP_RECALL_CREDITS 128u /* RECALL and INVAL not answered, a session */
-#define TP_FREE_MAX       512u /* FORGETs and MEMBERS waiting in a ring */
+/* The most that the ring and the receive buffer of a session can come to. */
+#define TP_SESSION_BYTES (2560u << 10)
+#define TP_FREE_MAX      512u /* FORGETs and MEMBERS waiting in a ring */
 
 struct tp_config {
 	node_id self;
@@ -178,6 +180,12 @@ enum tp_sent tp_send(struct transport *tp, node_id peer, uint8_t shard,
  * ready() will come, as after TP_FULL.
  */
 unsigned tp_page_credits(struct transport *tp, node_id peer, uint8_t shard);
+
+/*
+ * Acknowledge at the end of this turn what was applied of a session, although
+ * there is nothing else to say: somebody waits for that.
+ */
+void tp_ack_soon(struct transport *tp, node_id peer, uint8_t shard);
 
 /* The epoch that goes into headers. */
 void tp_set_epoch(struct transport *tp, uint32_t epoch);

@@ -133,11 +133,13 @@ static void bury(struct mail *mail, void *arg)
 	struct space_letter *l = container_of(mail, struct space_letter, mail);
 	struct control *c = arg;
 	struct space **p = &c->spaces;
+	uint64_t pages = atomic_load(&l->space->counted);
 
 	while (*p != l->space)
 		p = &(*p)->next;
 	*p = l->space->next;
 	space_free(l->space);
+	memory_give(&c->node->memory, pages);
 	free(l);
 }
 

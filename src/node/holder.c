@@ -253,18 +253,20 @@ static uint64_t markers(const struct shard *s, const struct sspace *sp,
 
 /* One page: decide.  Returns the action, or -EPROTO. */
 static int grant_one(struct shard *s, struct sspace *sp, gpn_t page,
-                     enum page_event_kind kind, struct page_actions *out)
+                     enum page_event_kind kind, bool more,
+                     struct page_actions *out)
 {
 	uint32_t waits = pend_first(s, sp, page);
 	struct page_event ev = {
 		.kind = kind,
+		.more = more,
 		.now_us = s->now_us,
 		.thread = waits != 0 ? s->pend[waits].hash : 0,
 		.cap = (uint8_t)prng_below(&s->random, 16),
 	};
 
 	thread_got(s, sp, page, ev.thread);
-	return page_handle(&sp->space->pages[page], &ev, out);
+	return page_step(s, sp, page, &ev, out);
 }
 
 /* Carry out what one page alone needs; true if it is to be installed. */
@@ -288,9 +290,15 @@ static int grant_refused(struct shard *s, struct sspace *sp, gpn_t base,
 		gpn_t page = base + (unsigned)__builtin_ctzll(mask);
 		struct page_actions out;
 
-		if (grant_one(s, sp, page, PAGE_REFUSED, &out) < 0)
+		bool store =
+			(sp->space->pages[page].flags & PAGE_F_STORING) != 0;
+
+		if (grant_one(s, sp, page, PAGE_REFUSED, false, &out) < 0)
 			return -EPROTO;
-		sp->refused++;
+		if (store)
+			store_result(s, sp, page, false);
+		else
+			sp->refused++;
 		touch_page(s, sp, page);
 	}
 	return 0;
@@ -306,21 +314,27 @@ int holder_grant(struct shard *s, struct sspace *sp, const struct msg *m,
 	enum install how = m->type == MSG_GRANT_S    ? INSTALL_S :
 	                   m->type == MSG_GRANT_ZERO ? INSTALL_ZERO :
 	                                               INSTALL_M;
+	uint64_t stored = 0;
 	uint32_t n = 0, k = 0;
 	gpn_t first = 0;
 
 	for (uint64_t rest = m->mask; rest != 0; rest &= rest - 1) {
 		gpn_t at = m->page + (unsigned)__builtin_ctzll(rest);
 		const uint8_t *b = page == NULL ? NULL : page[k++];
+		bool store = (sp->space->pages[at].flags & PAGE_F_STORING) != 0;
 		struct page_actions out;
 
-		if (grant_one(s, sp, at, event_of(m->type), &out) < 0)
+		if (grant_one(s, sp, at, event_of(m->type),
+		              (m->flags & MSG_F_MORE) != 0, &out) < 0)
 			return -EPROTO;
 		assert(out.n == 1);
+		if (store)
+			stored |= 1ull << (at - m->page);
 		if (!grant_other(s, sp, at, out.v[0].kind, class))
 			continue;
-		if ((keep >> (at - m->page) & 1) != 0 &&
-		    pend_first(s, sp, at) == 0) {
+		if (out.v[0].kind == PAGE_KEEP_BYTES ||
+		    ((keep >> (at - m->page) & 1) != 0 &&
+		     pend_first(s, sp, at) == 0)) {
 			install_keep(s, sp, at, b);
 			continue;
 		}
@@ -334,6 +348,9 @@ int holder_grant(struct shard *s, struct sspace *sp, const struct msg *m,
 	}
 	if (n > 0)
 		install_run(s, sp, first, n, bytes, how, class);
+	for (; stored != 0; stored &= stored - 1)
+		store_result(s, sp, m->page + (unsigned)__builtin_ctzll(stored),
+		             m->type != MSG_GRANT_LOST);
 	if ((m->mask & (m->mask - 1)) != 0)
 		sp->refused = 0; /* guesses are granted here */
 	if (m->type == MSG_GRANT_S || m->type == MSG_GRANT_X ||
@@ -347,10 +364,24 @@ void holder_keep(struct shard *s, struct sspace *sp, gpn_t page,
 {
 	struct page_event ev = { .kind = PAGE_KEEP, .now_us = s->now_us };
 	struct page_actions out;
-	int r = page_handle(&sp->space->pages[page], &ev, &out);
+	int r = page_step(s, sp, page, &ev, &out);
 
 	assert(r == 0); /* home_answer() looked */
 	install_keep(s, sp, page, bytes);
+}
+
+void holder_back(struct shard *s, struct sspace *sp, gpn_t page, uint32_t frame)
+{
+	const uint8_t *bytes = frame_bytes(s->frames, frame);
+
+	if (pend_first(s, sp, page) != 0)
+		install_run(s, sp, page, 1, &bytes,
+		            sp->space->pages[page].state == PAGE_M ? INSTALL_M :
+		                                                     INSTALL_S,
+		            LOCAL_REFAULT);
+	else
+		install_keep(s, sp, page, bytes);
+	frame_give(s->frames, frame);
 }
 
 /* --- orders ------------------------------------------------------------ */
@@ -362,22 +393,29 @@ bool holder_ready(struct shard *s, const struct page_entry *p)
 	return page_ready(p, h.waits, h.us, s->now_us);
 }
 
-static int recall_one(struct shard *s, struct page_entry *p,
+void holder_hint(struct shard *s, const struct page_entry *p,
+                 struct page_event *ev)
+{
+	struct hint h = thread_hint(s, p);
+
+	ev->thread_waits = h.waits;
+	ev->thread_us = h.us;
+}
+
+static int recall_one(struct shard *s, struct sspace *sp, gpn_t page,
                       const struct msg *m, bool deferred,
                       struct page_actions *out)
 {
-	struct hint h = thread_hint(s, p);
 	struct page_event ev = {
 		.kind = m->type == MSG_RECALL_S ? PAGE_RECALL_S :
 		        m->type == MSG_RECALL_X ? PAGE_RECALL_X :
 		                                  PAGE_INVAL,
 		.deferred = deferred,
-		.thread_waits = h.waits,
-		.thread_us = h.us,
 		.now_us = s->now_us,
 	};
 
-	return page_handle(p, &ev, out);
+	holder_hint(s, &sp->space->pages[page], &ev);
+	return page_step(s, sp, page, &ev, out);
 }
 
 /* Protect the pages of `mask` in runs. */
@@ -395,6 +433,12 @@ static void protect_mask(struct shard *s, struct sspace *sp, gpn_t base,
 	}
 }
 
+static void freeze(struct shard *s, uint32_t frame, node_id home, space_id id)
+{
+	s->frozen[frame] = (struct frozen){ .home = home, .space = id };
+	shard_count(&s->counters->frozen_frames, 1);
+}
+
 struct reply {         /* what goes back, gathered over the pages of an order */
 	uint64_t data; /* ACK_DATA of pages we still read */
 	const uint8_t *page[RUN_PAGES];
@@ -409,6 +453,7 @@ static void recall_carry_out(struct shard *s, struct sspace *sp, node_id home,
 	struct msg ans = { .space = m->space, .page = page, .mask = 1 };
 	const uint8_t *bytes = space_mem_page(&sp->space->mem, page);
 	uint32_t frame = FRAME_NONE;
+	bool again = false;
 
 	for (uint32_t i = 0; i < out->n; i++) {
 		switch ((int)out->v[i].kind) {
@@ -420,15 +465,25 @@ static void recall_carry_out(struct shard *s, struct sspace *sp, node_id home,
 			       FRAME_NONE); /* holder_recall() looked */
 			memcpy(frame_bytes(s->frames, frame), bytes,
 			       PAGE_BYTES);
-			s->frozen[frame] = (struct frozen){ .home = home,
-				                            .space = m->space };
-			shard_count(&s->counters->frozen_frames, 1);
+			freeze(s, frame, home, m->space);
+			break;
+		case PAGE_FREEZE_FRAME:
+			frame = out->v[i].frame;
+			freeze(s, frame, home, m->space);
+			break;
+		case PAGE_RELEASE:
+			frame_give(s->frames, out->v[i].frame);
+			break;
+		case PAGE_TOUCH_AGAIN:
+			again = true;
 			break;
 		case PAGE_PUNCH:
 			thread_lost(s, sp, page);
-			install_punch(sp, page);
+			install_punch(sp, page, 1);
 			break;
 		case PAGE_SEND_ACK_DATA:
+			if (out->v[i].frame != 0)
+				bytes = frame_bytes(s->frames, out->v[i].frame);
 			if (!out->v[i].frozen) {
 				re->data |= 1ull << (page - m->page);
 				re->page[re->n++] = bytes;
@@ -457,6 +512,8 @@ static void recall_carry_out(struct shard *s, struct sspace *sp, node_id home,
 			abort(); /* core/page: no recall has another action */
 		}
 	}
+	if (again)
+		touch_page(s, sp, page);
 }
 
 int holder_recall(struct shard *s, node_id home, const struct msg *m,
@@ -472,14 +529,14 @@ int holder_recall(struct shard *s, node_id home, const struct msg *m,
 		unsigned bit = (unsigned)__builtin_ctzll(rest);
 		struct page_entry *p = &sp->space->pages[m->page + bit];
 
-		if (m->type == MSG_RECALL_X &&
+		if (m->type == MSG_RECALL_X && !page_staged(p) &&
 		    frame_free_count(s->frames) == 0) {
 			defer_one(s, sp, home, m, m->page + bit,
 			          loop_now(s->loop) + AGAIN_NS);
 			out[n++].n = 0;
 			continue;
 		}
-		if (recall_one(s, p, m, deferred, &out[n]) < 0)
+		if (recall_one(s, sp, m->page + bit, m, deferred, &out[n]) < 0)
 			return -EPROTO;
 		for (uint32_t i = 0; i < out[n].n; i++)
 			if (out[n].v[i].kind == PAGE_PROTECT)
@@ -505,7 +562,7 @@ int holder_recall(struct shard *s, node_id home, const struct msg *m,
 
 void holder_forget(struct shard *s, uint64_t number)
 {
-	if (number == FRAME_NONE || number > FRAMES_MAX ||
+	if (number == FRAME_NONE || number > s->n_frames ||
 	    s->frozen[number].home == NODE_NONE)
 		return;
 	s->frozen[number].home = NODE_NONE;
@@ -532,7 +589,7 @@ int holder_discarded(struct shard *s, struct sspace *sp, const struct msg *m)
 			return -EPROTO;
 		sp->discard_mask &= ~bit;
 		if (m->type == MSG_DISCARDED)
-			(void)page_handle(&sp->space->pages[page], &ev, &out);
+			(void)page_step(s, sp, page, &ev, &out);
 		else
 			sp->discard_again = true;
 	}
@@ -553,15 +610,20 @@ int holder_discarded(struct shard *s, struct sspace *sp, const struct msg *m)
 void holder_unreachable_page(struct shard *s, struct sspace *sp, gpn_t page)
 {
 	struct page_event ev = { .kind = PAGE_UNREACHABLE };
+	bool store = (sp->space->pages[page].flags & PAGE_F_STORING) != 0;
 	struct page_actions out;
 
-	(void)page_handle(&sp->space->pages[page], &ev, &out);
+	(void)page_step(s, sp, page, &ev, &out);
 	for (uint32_t i = 0; i < out.n; i++) {
 		if (out.v[i].kind == PAGE_PUNCH)
-			install_punch(sp, page);
-		else
+			install_punch(sp, page, 1);
+		else if (out.v[i].kind == PAGE_POISON)
 			install_poison(s, sp, page);
+		else
+			touch_page(s, sp, page);
 	}
+	if (store)
+		store_result(s, sp, page, false);
 }
 
 /*
@@ -581,10 +643,15 @@ static void unreachable_extent(struct shard *s, struct sspace *sp,
 		struct page_actions out;
 
 		if (page_asked(p) && !page_held(p)) {
-			(void)page_handle(p, &ev, &out);
+			bool store = (p->flags & PAGE_F_STORING) != 0;
+
+			(void)page_step(s, sp, at, &ev, &out);
+			if (store)
+				store_result(s, sp, at, false);
 			touch_page(s, sp, at);
 			peer_drain(s);
-		} else if (page_asked(p) || (p->flags & PAGE_F_RECALLED) != 0) {
+		} else if (page_asked(p) || (p->flags & PAGE_F_RECALLED) != 0 ||
+		           (p->flags & PAGE_F_EVICTING) != 0) {
 			holder_unreachable_page(s, sp, at);
 		}
 	}
@@ -606,7 +673,7 @@ void holder_unreachable(struct shard *s, node_id home)
 		}
 		job_unreachable(s, sp, home);
 	}
-	for (uint32_t f = 1; f <= FRAMES_MAX; f++)
+	for (uint32_t f = 1; f <= s->n_frames; f++)
 		if (s->frozen[f].home == home)
 			holder_forget(s, f);
 }
@@ -614,7 +681,9 @@ void holder_unreachable(struct shard *s, node_id home)
 void holder_dropped(struct shard *s, struct sspace *sp)
 {
 	holder_void(s, sp, NODE_NONE);
-	for (uint32_t f = 1; f <= FRAMES_MAX; f++)
+	for (uint32_t f = 1; f <= s->n_frames; f++)
 		if (s->frozen[f].space == sp->space->id)
 			holder_forget(s, f); /* FORGETs find no space now */
+	store_dropped(s, sp->space->id);
+	frames_drop_space(s, sp);
 }

@@ -39,11 +39,15 @@ static void answers_send(struct shard *s, enum msg_type type, uint64_t mask,
 		         .arg = refused };
 	unsigned n = 0;
 
+	uint64_t seq = 0;
+
 	if (type == MSG_GRANT_S)
 		for (uint64_t rest = mask; rest != 0; rest &= rest - 1)
 			page[n++] = a->page[__builtin_ctzll(rest)];
-	(void)peer_send(s, a->to, a->space, &m, n > 0 ? page : NULL, a->net,
-	                NULL);
+	if (peer_send(s, a->to, a->space, &m, n > 0 ? page : NULL, a->net,
+	              &seq) == TP_QUEUED &&
+	    n > 0)
+		unacked_granted(s, a->to, a->space, a->base, mask, seq, false);
 }
 
 /* Send what has gathered: each page of the GET is named once. */
@@ -61,6 +65,8 @@ static void answers_flush(struct shard *s)
 		             a->s != 0 ? 0 : a->refused);
 	if (a->s == 0 && a->zero == 0 && a->refused != 0)
 		answers_send(s, MSG_GRANT_S, 0, a->refused);
+	if ((a->drop | a->stay) != 0)
+		answers_send(s, MSG_DROP, a->drop, a->stay);
 }
 
 /* --- actions ----------------------------------------------------------- */
@@ -74,21 +80,21 @@ struct step { /* one page's step, being carried out */
 	bool discard; /* it is a request for zeros */
 };
 
-static void grant_s(const struct step *t, node_id to, bool event_bytes)
+static void grant_s(const struct step *t, const struct dir_action *a,
+                    node_id to)
 {
 	struct shard *s = t->s;
 	const uint8_t *b = t->bytes;
 	struct msg m = { .type = MSG_GRANT_S,
+		         .flags = a->more ? MSG_F_MORE : 0,
 		         .space = t->sp->space->id,
 		         .page = t->page,
 		         .mask = 1 };
+	uint64_t seq = 0;
 
-	if (!event_bytes) {
-		/* Never the alias of a page that we do not hold [A13]. */
-		assert(page_held(&t->sp->space->pages[t->page]));
-		b = space_mem_page(&t->sp->space->mem, t->page);
-	}
-	if (gathers(s, t->sp, to, t->page)) {
+	if (!a->event_bytes)
+		b = page_bytes(s, t->sp, t->page);
+	if (!a->more && gathers(s, t->sp, to, t->page)) {
 		uint64_t i = t->page - s->answers.base;
 
 		s->answers.s |= 1ull << i;
@@ -96,7 +102,8 @@ static void grant_s(const struct step *t, node_id to, bool event_bytes)
 		s->answers.net |= t->net;
 		return;
 	}
-	(void)peer_send(s, to, t->sp, &m, &b, t->net, NULL);
+	if (peer_send(s, to, t->sp, &m, &b, t->net, &seq) == TP_QUEUED)
+		unacked_granted(s, to, t->sp, t->page, 1, seq, a->more);
 }
 
 static void grant_x(const struct step *t, const struct dir_action *a)
@@ -111,10 +118,10 @@ static void grant_x(const struct step *t, const struct dir_action *a)
 	(void)peer_send(t->s, a->node, t->sp, &m, &t->bytes, t->net, &seq);
 	if (a->node == t->s->node->id)
 		/* Applied before anything that is sent now arrives. */
-		peer_forget(t->s, t->sp, t->page, a->requester, a->number);
+		unacked_forget(t->s, t->sp, t->page, a->requester, a->number);
 	else
-		peer_forget_later(t->s, a->node, t->sp, t->page, seq,
-		                  a->requester, a->number);
+		unacked_forget_later(t->s, a->node, t->sp, t->page, seq,
+		                     a->requester, a->number);
 }
 
 static void plain(const struct step *t, node_id to, enum msg_type type)
@@ -165,7 +172,7 @@ static void carry_out_one(const struct step *t, const struct dir_action *a,
 
 	switch (a->kind) {
 	case DIR_SEND_GRANT_S:
-		grant_s(t, to, a->event_bytes);
+		grant_s(t, a, to);
 		break;
 	case DIR_SEND_GRANT_X:
 		grant_x(t, a);
@@ -199,13 +206,18 @@ static void carry_out_one(const struct step *t, const struct dir_action *a,
 		order(t, to, MSG_INVAL, NODE_NONE);
 		break;
 	case DIR_SEND_DROP:
+		assert(gathers(s, t->sp, to, t->page));
+		s->answers.drop |= 1ull << (t->page - s->answers.base);
+		break;
 	case DIR_SEND_STAY:
+		assert(gathers(s, t->sp, to, t->page));
+		s->answers.stay |= 1ull << (t->page - s->answers.base);
 		break;
 	case DIR_KEEP:
 		holder_keep(s, t->sp, t->page, t->bytes);
 		break;
 	case DIR_FORGET:
-		peer_forget(s, t->sp, t->page, to, a->number);
+		unacked_forget(s, t->sp, t->page, to, a->number);
 		break;
 	}
 }
@@ -224,16 +236,37 @@ static void carry_out(const struct step *t, const struct dir_actions *out)
 	}
 }
 
+/* What is counted of a page's state. */
+struct view {
+	enum dir_state state;
+	bool scarce; /* nobody writes it, and fewer hold it than should */
+};
+
+static struct view view(const struct step *t)
+{
+	const struct dir_entry *e = &t->sp->space->dir[t->page];
+	struct view v = { .state = dir_state(e) };
+	struct nodeset holders;
+
+	if (t->sp->space->replicas > 1 && v.state == DIR_SHARED) {
+		dir_holders(t->s->dir, e, &holders);
+		v.scarce = nodeset_count(&holders) < t->sp->space->replicas;
+	}
+	return v;
+}
+
 /* Keep the space's figures: pages that exist, and that are lost. */
-static void count(const struct step *t, enum dir_state was, enum dir_state is)
+static void count(const struct step *t, struct view was, struct view is)
 {
 	struct space *sp = t->sp->space;
 	const struct {
 		_Atomic uint64_t *pages;
 		bool was, is;
 	} figure[] = {
-		{ &sp->written, was != DIR_UNTOUCHED, is != DIR_UNTOUCHED },
-		{ &sp->lost, was == DIR_LOST, is == DIR_LOST },
+		{ &sp->written, was.state != DIR_UNTOUCHED,
+		  is.state != DIR_UNTOUCHED },
+		{ &sp->lost, was.state == DIR_LOST, is.state == DIR_LOST },
+		{ &sp->under_replicated, was.scarce, is.scarce },
 	};
 
 	for (unsigned i = 0; i < ARRAY_SIZE(figure); i++) {
@@ -250,14 +283,15 @@ static void count(const struct step *t, enum dir_state was, enum dir_state is)
 static int take_step(const struct step *t, const struct dir_event *ev)
 {
 	struct dir_entry *e = &t->sp->space->dir[t->page];
-	enum dir_state was = dir_state(e);
+	struct view was = view(t), is;
 	struct dir_actions out;
 	int r = dir_handle(t->s->dir, e, ev, &out);
 
 	if (r < 0)
 		return r;
-	if (dir_state(e) != was)
-		count(t, was, dir_state(e));
+	is = view(t);
+	if (is.state != was.state || is.scarce != was.scarce)
+		count(t, was, is);
 	carry_out(t, &out);
 	return 0;
 }
@@ -275,6 +309,12 @@ static void turn_away(struct shard *s, node_id from, struct sspace *sp,
 		           .mask = m->mask,
 		           .arg = arg };
 
+	if (m->type == MSG_EVICT) {
+		/* The copy stays; it may be asked about again. */
+		ans.type = MSG_DROP;
+		ans.arg = m->mask;
+		ans.mask = 0;
+	}
 	(void)peer_send(s, from, sp, &ans, NULL, false, NULL);
 }
 
@@ -307,17 +347,39 @@ static bool at_home(struct shard *s, node_id from, struct sspace *sp,
 	return false;
 }
 
+static enum dir_event_kind request_kind(enum msg_type type)
+{
+	if (type == MSG_GET_S)
+		return DIR_GET_S;
+	if (type == MSG_DISCARD)
+		return DIR_DISCARD;
+	if (type == MSG_EVICT)
+		return DIR_EVICT;
+	assert(type == MSG_GET_X);
+	return DIR_GET_X;
+}
+
+/* Who of a page's holders may not have applied what it was granted. */
+static void unconfirmed(const struct step *t, struct nodeset *ret)
+{
+	dir_holders(t->s->dir, &t->sp->space->dir[t->page], ret);
+	unacked_only(t->s, t->sp, t->page, ret);
+}
+
 int home_request(struct shard *s, node_id from, uint8_t lane,
                  const struct msg *m, bool net)
 {
 	struct sspace *sp = shard_space(s, m->space);
+	struct nodeset unsure;
 	struct dir_event ev = {
-		.kind = m->type == MSG_GET_S   ? DIR_GET_S :
-		        m->type == MSG_DISCARD ? DIR_DISCARD :
-		                                 DIR_GET_X,
+		.kind = request_kind(m->type),
 		.from = from,
+		.store = (m->flags & MSG_F_STORE) != 0,
+		.careful = sp->space->replicas > 1,
+		.need = (uint8_t)max_u64(1, sp->space->replicas),
 		.now_us = s->now_us,
 	};
+	const bool get = m->type == MSG_GET_S || m->type == MSG_GET_X;
 
 	(void)lane;
 	if (!at_home(s, from, sp, m))
@@ -335,7 +397,11 @@ int home_request(struct shard *s, node_id from, uint8_t lane,
 			          .net = net && from == s->node->id,
 			          .discard = m->type == MSG_DISCARD };
 
-		ev.prefetch = bit > 0 && m->type != MSG_DISCARD;
+		ev.prefetch = bit > 0 && get;
+		if (m->type == MSG_EVICT) {
+			unconfirmed(&t, &unsure);
+			ev.unconfirmed = &unsure;
+		}
 		ev.home_ready = ev.prefetch &&
 		                holder_ready(s, &sp->space->pages[t.page]);
 		if (take_step(&t, &ev) < 0)
@@ -373,11 +439,25 @@ int home_answer(struct shard *s, node_id from, const struct msg *m,
 		p = &sp->space->pages[t.page];
 		ev.can_keep = page_may_keep(p);
 		ev.may_keep = from != s->node->id && ev.can_keep &&
-		              memory_room(&s->node->memory) > 0;
-		if (take_step(&t, &ev) < 0)
+		              frames_take(s, 1, MEMORY_HIGH);
+		if (take_step(&t, &ev) < 0) {
+			frames_return(s);
 			return -EPROTO;
+		}
+		frames_return(s);
 	}
 	return 0;
+}
+
+void home_applied(struct shard *s, struct sspace *sp, gpn_t page, node_id from)
+{
+	struct step t = { .s = s, .sp = sp, .page = page, .net = true };
+	struct dir_event ev = { .kind = DIR_APPLIED,
+		                .from = from,
+		                .now_us = s->now_us };
+
+	/* Not awaited any more: whoever was to write has died meanwhile. */
+	(void)take_step(&t, &ev);
 }
 
 void home_flush(struct shard *s)

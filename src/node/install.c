@@ -116,7 +116,7 @@ static enum uffd_outcome map_anew(struct shard *s, struct sspace *sp,
 	}
 	memcpy(s->bounce, space_mem_page(&sp->space->mem, page), PAGE_BYTES);
 	install_protect(s, sp, page, 1);
-	install_punch(sp, page);
+	install_punch(sp, page, 1);
 	place_run(s, sp, u, page, 1, s->bounce, INSTALL_S);
 	return UFFD_DONE;
 }
@@ -169,15 +169,15 @@ static void map_held(struct shard *s, struct sspace *sp, unsigned slot,
 	}
 }
 
-void install_punch(struct sspace *sp, gpn_t page)
+void install_punch(struct sspace *sp, gpn_t first, uint32_t n)
 {
-	int r = space_mem_punch(&sp->space->mem, page, 1);
+	int r = space_mem_punch(&sp->space->mem, first, n);
 
 	/* Old bytes must not be there when the page comes back. */
 	if (r < 0) {
 		log_err("cannot take a page out of a space's memory",
 		        "space=%s page=%llu errno=%d", sp->space->name,
-		        (unsigned long long)page, -r);
+		        (unsigned long long)first, -r);
 		abort();
 	}
 }

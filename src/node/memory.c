@@ -75,10 +75,14 @@ void memory_give(struct memory *m, uint64_t pages)
 	assert(was >= pages);
 }
 
+uint64_t memory_used(const struct memory *m)
+{
+	return atomic_load_explicit(&m->used_pages, memory_order_relaxed);
+}
+
 uint64_t memory_excess(const struct memory *m)
 {
-	uint64_t used =
-		atomic_load_explicit(&m->used_pages, memory_order_relaxed);
+	uint64_t used = memory_used(m);
 	uint64_t high = memory_high(m);
 
 	return used > high ? used - high + reserve_of(m) / 4 : 0;
@@ -86,8 +90,7 @@ uint64_t memory_excess(const struct memory *m)
 
 uint64_t memory_room(const struct memory *m)
 {
-	uint64_t used =
-		atomic_load_explicit(&m->used_pages, memory_order_relaxed);
+	uint64_t used = memory_used(m);
 	uint64_t high = memory_high(m);
 
 	return used < high ? high - used : 0;

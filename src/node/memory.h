@@ -68,6 +68,7 @@ void memory_give(struct memory *m, uint64_t pages);
 uint64_t memory_excess(const struct memory *m);
 /* Pages that peers may store here now. */
 uint64_t memory_room(const struct memory *m);
+uint64_t memory_used(const struct memory *m);
 /* The marks, in pages. */
 uint64_t memory_budget(const struct memory *m);
 uint64_t memory_high(const struct memory *m);

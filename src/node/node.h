@@ -68,10 +68,13 @@ struct space {
 	_Atomic uint32_t n_clients; /* control writes, link reads */
 	/* Pages homed here that exist, and that are lost: any shard adds. */
 	_Atomic uint64_t written, lost;
-	/* Pages homed here with fewer holders than `replicas`, and no writer. */
+	/* Pages homed here with fewer holders than `replicas`, and no
+	 * writer. */
 	_Atomic uint64_t under_replicated;
 	/* Pages that this node has evicted and not taken back: any shard. */
 	_Atomic uint64_t evicted;
+	/* Pages that node.memory counts: given back when the memory goes. */
+	_Atomic uint64_t counted;
 	uint32_t shards_left; /* control: not 0 while it is being dropped */
 	struct space *next;   /* control's list */
 };
@@ -106,6 +109,7 @@ struct shard_counters {
 	_Atomic uint64_t nomem; /* a client's cgroup was full */
 	_Atomic uint64_t overhead_bytes;
 	_Atomic uint64_t frozen_frames;
+	_Atomic uint64_t evicted;                   /* pages */
 	_Atomic uint64_t connected[NODES_MAX / 64]; /* lanes up, by peer */
 };
 

@@ -10,10 +10,6 @@
  * in the peer's backlog, in order; one transaction has at most one order per
  * node outstanding, so TXNS_MAX places are enough.  Answers always find room
  * (net/transport.h).
- *
- * FORGETs: bytes that were given up stay with their giver until whoever was
- * granted them has applied the grant [A7].  The list per requester is ordered
- * by sequence number, so an acknowledgement takes records off its head.
  */
 
 #include <errno.h>
@@ -26,15 +22,10 @@
 int peer_init(struct shard *s, struct errmsg *em)
 {
 	s->member = calloc(NODES_MAX, sizeof(*s->member));
-	s->forget = calloc(FORGETS_MAX + 1, sizeof(*s->forget));
 	s->local = calloc(LOCALS_MAX, sizeof(*s->local));
-	if (s->member == NULL || s->forget == NULL || s->local == NULL)
+	if (s->member == NULL || s->local == NULL)
 		return errmsg_set(em, -ENOMEM, "no memory for message queues");
-	for (uint32_t i = FORGETS_MAX; i > 0; i--) {
-		s->forget[i].next = s->free_forget;
-		s->free_forget = i;
-	}
-	return 0;
+	return unacked_init(s, em);
 }
 
 bool peer_alive(const struct shard *s, node_id n)
@@ -56,13 +47,21 @@ uint8_t peer_lane(const struct shard *s, const struct sspace *sp, node_id to,
 	                 s->member[to].shards);
 }
 
-static struct speer *lane_of(struct shard *s, node_id peer, uint8_t shard)
+struct speer *peer_lane_of(struct shard *s, node_id peer, uint8_t shard)
 {
 	struct smember *m = &s->member[peer];
 
 	if (peer >= NODES_MAX || m->lane == NULL || shard >= m->shards)
 		return NULL;
 	return &m->lane[shard];
+}
+
+struct speer *peer_of_page(struct shard *s, const struct sspace *sp,
+                           node_id peer, gpn_t page)
+{
+	if (peer >= NODES_MAX || s->member[peer].lane == NULL)
+		return NULL;
+	return peer_lane_of(s, peer, peer_lane(s, sp, peer, page));
 }
 
 uint32_t peer_credits(struct shard *s, struct sspace *sp, node_id home,
@@ -74,7 +73,7 @@ uint32_t peer_credits(struct shard *s, struct sspace *sp, node_id home,
 	if (home == s->node->id)
 		return UINT32_MAX;
 	lane = peer_lane(s, sp, home, page);
-	p = lane_of(s, home, lane);
+	p = peer_lane_of(s, home, lane);
 	*wait = &p->credit;
 	return tp_page_credits(s->tp, home, lane);
 }
@@ -130,7 +129,7 @@ enum tp_sent peer_send(struct shard *s, node_id to, struct sspace *sp,
 		send_local(s, m, page, net);
 		return TP_QUEUED;
 	}
-	if (lane_of(s, to, 0) == NULL)
+	if (peer_lane_of(s, to, 0) == NULL)
 		return TP_DOWN;
 	m->epoch = s->epoch;
 	m->payload_bytes = msg_payload_pages(m) * PAGE_BYTES;
@@ -161,7 +160,7 @@ void peer_recall(struct shard *s, node_id to, struct sspace *sp, struct msg *m)
 		send_local(s, m, NULL, false);
 		return;
 	}
-	p = lane_of(s, to, peer_lane(s, sp, to, m->page));
+	p = peer_of_page(s, sp, to, m->page);
 	if (p == NULL)
 		return; /* dead: home_gone() comes for this entry */
 	if (p->backlog_n == 0 &&
@@ -218,128 +217,6 @@ void peer_dropped(struct shard *s, space_id id)
 	}
 }
 
-/* --- FORGET ------------------------------------------------------------ */
-
-static void forget_append(struct shard *s, uint32_t *head, uint32_t *tail,
-                          uint32_t i)
-{
-	s->forget[i].next = 0;
-	if (*tail != 0)
-		s->forget[*tail].next = i;
-	else
-		*head = i;
-	*tail = i;
-}
-
-/* Tell the giver.  False: there is no room for it now. */
-static bool forget_tell(struct shard *s, const struct forget *f)
-{
-	struct sspace *sp = shard_space(s, f->space);
-	struct msg m = { .type = MSG_FORGET,
-		         .space = f->space,
-		         .page = f->page,
-		         .mask = 1,
-		         .arg = f->number };
-
-	if (f->giver == s->node->id)
-		holder_forget(s, f->number);
-	else if (f->giver != NODE_NONE && sp != NULL)
-		return peer_send(s, f->giver, sp, &m, NULL, false, NULL) !=
-		       TP_FULL;
-	/* Else it died, and its frames with it; or they went with the space. */
-	return true;
-}
-
-static void forget_unsent(struct shard *s, uint32_t i)
-{
-	const struct forget *f = &s->forget[i];
-	struct sspace *sp = shard_space(s, f->space);
-	struct speer *p =
-		lane_of(s, f->giver, peer_lane(s, sp, f->giver, f->page));
-
-	forget_append(s, &p->unsent_head, &p->unsent_tail, i);
-}
-
-static void forget_send(struct shard *s, uint32_t i)
-{
-	if (!forget_tell(s, &s->forget[i])) {
-		forget_unsent(s, i);
-		return;
-	}
-	s->forget[i].next = s->free_forget;
-	s->free_forget = i;
-}
-
-/* A record of `f`, or 0 if there is none left. */
-static uint32_t forget_record(struct shard *s, const struct forget *f)
-{
-	uint32_t i = s->free_forget;
-
-	if (i == 0)
-		return 0;
-	s->free_forget = s->forget[i].next;
-	s->forget[i] = *f;
-	return i;
-}
-
-void peer_forget(struct shard *s, struct sspace *sp, gpn_t page, node_id giver,
-                 uint64_t number)
-{
-	struct forget f = { .number = number,
-		            .giver = giver,
-		            .space = sp->space->id,
-		            .page = page };
-	uint32_t i;
-
-	if (giver == NODE_NONE || number == 0 || forget_tell(s, &f))
-		return;
-	i = forget_record(s, &f);
-	if (i != 0)
-		forget_unsent(s, i);
-	/* Else the giver keeps it for as long as there is the space: with
-	 * 8,192 under way a frame is better lost than a node. */
-}
-
-void peer_forget_later(struct shard *s, node_id to, struct sspace *sp,
-                       gpn_t page, uint64_t seq, node_id giver, uint64_t number)
-{
-	struct forget f = { .seq = seq,
-		            .number = number,
-		            .giver = giver,
-		            .space = sp->space->id,
-		            .page = page };
-	struct speer *p = lane_of(s, to, 0);
-	uint32_t i;
-
-	if (giver == NODE_NONE || number == 0)
-		return;
-	/* If the requester died nobody has the bytes but the giver, and
-	 * recovery is not there to use them. */
-	i = p != NULL ? forget_record(s, &f) : 0;
-	if (i == 0) {
-		peer_forget(s, sp, page, giver, number);
-		return;
-	}
-	p = lane_of(s, to, peer_lane(s, sp, to, page));
-	forget_append(s, &p->forget_head, &p->forget_tail, i);
-}
-
-static void on_acked(void *arg, node_id peer, uint8_t shard, uint64_t seq)
-{
-	struct shard *s = arg;
-	struct speer *p = lane_of(s, peer, shard);
-
-	while (p != NULL && p->forget_head != 0 &&
-	       s->forget[p->forget_head].seq <= seq) {
-		uint32_t i = p->forget_head;
-
-		p->forget_head = s->forget[i].next;
-		if (p->forget_head == 0)
-			p->forget_tail = 0;
-		forget_send(s, i);
-	}
-}
-
 /* --- receiving --------------------------------------------------------- */
 
 static int on_void(struct shard *s, struct sspace *sp, const struct msg *m)
@@ -354,10 +231,14 @@ static int on_void(struct shard *s, struct sspace *sp, const struct msg *m)
 	for (uint64_t rest = m->mask; rest != 0; rest &= rest - 1) {
 		gpn_t page = m->page + (unsigned)__builtin_ctzll(rest);
 		struct page_event ev = { .kind = PAGE_RETRY };
+		bool store =
+			(sp->space->pages[page].flags & PAGE_F_STORING) != 0;
 		struct page_actions out;
 
-		if (page_handle(&sp->space->pages[page], &ev, &out) < 0)
+		if (page_step(s, sp, page, &ev, &out) < 0)
 			return -EPROTO;
+		if (store)
+			store_result(s, sp, page, false);
 		for (uint32_t i = pend_first(s, sp, page); i != 0;
 		     i = pend_next(s, i))
 			park_later(s, i);
@@ -374,7 +255,11 @@ static int stranger(struct shard *s, node_id from, uint8_t lane,
 		           .mask = m->mask,
 		           .epoch = s->epoch };
 
-	if (msg_class(m->type) == MSG_CLASS_REQUEST) {
+	if (m->type == MSG_STORE || m->type == MSG_EVICT) {
+		ans.type = m->type == MSG_STORE ? MSG_STORED : MSG_DROP;
+		ans.arg = m->mask;
+		ans.mask = 0;
+	} else if (msg_class(m->type) == MSG_CLASS_REQUEST) {
 		ans.type = MSG_AGAIN;
 		ans.flags = m->type == MSG_DISCARD ? MSG_F_DISCARD : 0;
 	} else if (msg_class(m->type) == MSG_CLASS_RECALL) {
@@ -405,11 +290,26 @@ static gpn_t last_page(const struct msg *m)
 {
 	uint64_t all = m->mask;
 
-	if (m->type == MSG_GRANT_S || m->type == MSG_GRANT_X ||
-	    m->type == MSG_GRANT_ZERO)
+	if (msg_has_refused(m->type))
 		all |= m->arg;
 	return all == 0 ? m->page :
 	                  m->page + 63 - (unsigned)__builtin_clzll(all);
+}
+
+/* A grant.  Home may wait to hear that a read has been applied. */
+static int granted(struct shard *s, node_id from, uint8_t lane,
+                   struct sspace *sp, const struct msg *m,
+                   const uint8_t *const *page, bool net)
+{
+	int r = holder_grant(s, sp, m, page, net);
+
+	if (r < 0 || (m->flags & MSG_F_MORE) == 0)
+		return r;
+	if (from == s->node->id)
+		home_applied(s, sp, m->page, from);
+	else
+		tp_ack_soon(s->tp, from, lane);
+	return 0;
 }
 
 static int dispatch(struct shard *s, node_id from, uint8_t lane,
@@ -426,15 +326,21 @@ static int dispatch(struct shard *s, node_id from, uint8_t lane,
 		return -EPROTO;
 	switch (msg_class(m->type)) {
 	case MSG_CLASS_REQUEST:
+		if (m->type == MSG_STORE)
+			return store_request(s, from, lane, m);
 		return home_request(s, from, lane, m, net);
 	case MSG_CLASS_ANSWER:
 		if (m->type == MSG_MOVED || m->type == MSG_AGAIN)
 			return on_void(s, sp, m);
+		if (m->type == MSG_STORED)
+			return evict_stored(s, from, sp, m);
 		if (!from_home(s, sp, from, m->page))
 			return -EPROTO;
 		if (m->type == MSG_DISCARDED)
 			return holder_discarded(s, sp, m);
-		return holder_grant(s, sp, m, page, net);
+		if (m->type == MSG_DROP)
+			return evict_answer(s, sp, m);
+		return granted(s, from, lane, sp, m, page, net);
 	case MSG_CLASS_RECALL:
 		if (!from_home(s, sp, from, m->page))
 			return -EPROTO;
@@ -442,7 +348,7 @@ static int dispatch(struct shard *s, node_id from, uint8_t lane,
 	case MSG_CLASS_ACK:
 		return home_answer(s, from, m, page, net);
 	case MSG_CLASS_FREE:
-		if (m->arg > FRAMES_MAX || s->frozen[m->arg].home != from ||
+		if (m->arg > s->n_frames || s->frozen[m->arg].home != from ||
 		    s->frozen[m->arg].space != m->space)
 			return -EPROTO;
 		holder_forget(s, m->arg);
@@ -546,23 +452,26 @@ static int on_message(void *arg, node_id peer, uint8_t shard,
 	return r;
 }
 
+static void on_acked(void *arg, node_id peer, uint8_t shard, uint64_t seq)
+{
+	struct shard *s = arg;
+	struct speer *p = peer_lane_of(s, peer, shard);
+
+	if (p == NULL)
+		return;
+	shard_now_us(s);
+	unacked_acked(s, p, peer, seq);
+}
+
 static void on_ready(void *arg, node_id peer, uint8_t shard)
 {
 	struct shard *s = arg;
-	struct speer *p = lane_of(s, peer, shard);
-	uint32_t i;
+	struct speer *p = peer_lane_of(s, peer, shard);
 
 	if (p == NULL)
 		return;
 	backlog_send(s, peer, p);
-	i = p->unsent_head;
-	p->unsent_head = p->unsent_tail = 0;
-	while (i != 0) {
-		uint32_t next = s->forget[i].next;
-
-		forget_send(s, i);
-		i = next;
-	}
+	unacked_ready(s, p);
 	unpark_all(s, &p->credit);
 	for (struct sspace *sp = s->spaces; sp != NULL; sp = sp->next)
 		if (sp->discards != NULL)
@@ -642,7 +551,7 @@ static void on_foreign(void *arg, int fd, const struct hello *h)
 		close(fd);
 }
 
-const struct tp_handlers peer_handlers = {
+static const struct tp_handlers handlers = {
 	.up = on_up,
 	.down = on_down,
 	.message = on_message,
@@ -652,16 +561,52 @@ const struct tp_handlers peer_handlers = {
 	.foreign = on_foreign,
 };
 
+const struct tp_handlers *peer_handlers(void)
+{
+	return &handlers;
+}
+
 /* --- membership -------------------------------------------------------- */
 
-static void forget_list(struct shard *s, uint32_t head)
+static void lane_done(struct speer *p)
 {
-	while (head != 0) {
-		uint32_t next = s->forget[head].next;
+	free(p->backlog);
+	free(p->store);
+	unacked_lane_done(p);
+}
 
-		forget_send(s, head);
-		head = next;
+void peer_free(struct shard *s)
+{
+	for (uint32_t i = 0; s->member != NULL && i < NODES_MAX; i++) {
+		struct speer *lane = s->member[i].lane;
+
+		for (uint8_t k = 0; lane != NULL && k < s->member[i].shards;
+		     k++)
+			lane_done(&lane[k]);
+		free(lane);
 	}
+	free(s->member);
+	free(s->forget);
+	free(s->local);
+}
+
+/*
+ * What the buffers of the lanes to a peer may come to: those lanes on which a
+ * stripe of both lies [C4].
+ */
+static int64_t lanes_bytes(const struct shard *s, uint8_t theirs)
+{
+	unsigned a = s->node->cfg.shards, b = theirs, lanes = 0;
+
+	while (b != 0) { /* a: the greatest common divisor */
+		unsigned rest = a % b;
+
+		a = b;
+		b = rest;
+	}
+	for (unsigned i = 0; i < theirs; i++)
+		lanes += i % a == s->index % a;
+	return (int64_t)lanes * (int64_t)TP_SESSION_BYTES;
 }
 
 /* The peer's incarnation is over. */
@@ -675,19 +620,15 @@ static void member_gone(struct shard *s, node_id id)
 	for (uint8_t i = 0; i < m->shards; i++)
 		tp_forget(s->tp, id, i);
 	m->lane = NULL;
+	memory_fix(&s->node->memory, -lanes_bytes(s, m->shards));
 	mark_connected(s, id);
-	/* Its next life has frames of the same numbers. */
-	for (uint32_t i = 1; i <= FORGETS_MAX; i++)
-		if (s->forget[i].giver == id)
-			s->forget[i].giver = NODE_NONE;
+	unacked_gone(s, id);
 	home_gone(s, id);
 	holder_unreachable(s, id);
+	evict_peer_gone(s, id);
 	for (uint8_t i = 0; i < m->shards; i++) {
-		/* What it was granted and may not have got is lost, before
-		 * there is recovery; so nobody needs to keep it. */
-		forget_list(s, lane[i].forget_head);
-		forget_list(s, lane[i].unsent_head);
-		free(lane[i].backlog);
+		unacked_lane_gone(s, &lane[i]);
+		lane_done(&lane[i]);
 		/* Their home is dead now: touching them again says so. */
 		unpark_all(s, &lane[i].credit);
 	}
@@ -729,20 +670,23 @@ static void member_comes(struct shard *s, const struct member *v)
 		lane[i].shard = i;
 		lane[i].backlog = calloc(TXNS_MAX, sizeof(struct backlog));
 		snprintf(cfg.endpoint, sizeof(cfg.endpoint), "%s", v->endpoint);
-		ok = lane[i].backlog != NULL && tp_peer(s->tp, &cfg) == 0;
+		lane[i].store = calloc(STORES_MAX, sizeof(*lane[i].store));
+		ok = lane[i].backlog != NULL && lane[i].store != NULL &&
+		     unacked_lane(&lane[i]) == 0 && tp_peer(s->tp, &cfg) == 0;
 	}
 	if (!ok) {
 		/* Faults on its pages wait until the next membership. */
 		log_err("cannot take up a member: no memory, or a bad endpoint",
 		        "node=%u endpoint=\"%s\"", v->id, v->endpoint);
 		for (uint8_t i = 0; lane != NULL && i < v->shards; i++)
-			free(lane[i].backlog);
+			lane_done(&lane[i]);
 		free(lane);
 		return;
 	}
 	m->shards = v->shards;
 	m->incarnation = v->incarnation;
 	m->lane = lane;
+	memory_fix(&s->node->memory, lanes_bytes(s, v->shards));
 }
 
 void peer_members(struct shard *s, const struct members_letter *l)
@@ -758,6 +702,8 @@ void peer_members(struct shard *s, const struct members_letter *l)
 			v->state == MEMBER_DEAD || v->state == MEMBER_DRAINED;
 
 		m->state = v->state;
+		if (v->id >= s->n_members)
+			s->n_members = (node_id)(v->id + 1);
 		if (v->id == s->node->id)
 			continue;
 		if (m->lane != NULL &&

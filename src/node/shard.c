@@ -17,8 +17,6 @@
 
 #include "base/log.h"
 
-extern const struct tp_handlers peer_handlers; /* peer.c */
-
 nsec_t boot_now(void)
 {
 	struct timespec t;
@@ -216,6 +214,7 @@ static void add_space(struct mail *mail, void *arg)
 	struct shard_letter *l = container_of(mail, struct shard_letter, mail);
 	struct shard *s = arg;
 	struct sspace *sp = calloc(1, sizeof(*sp));
+	int r;
 
 	if (sp == NULL) {
 		reply(l, -ENOMEM);
@@ -223,6 +222,12 @@ static void add_space(struct mail *mail, void *arg)
 	}
 	sp->space = l->space;
 	sp->discard_told = GPN_NONE;
+	r = frames_add_space(s, sp);
+	if (r < 0) {
+		free(sp);
+		reply(l, r);
+		return;
+	}
 	sp->next = s->spaces;
 	s->spaces = sp;
 	reply(l, 0);
@@ -471,6 +476,7 @@ static void turn_end(struct loop_hook *h)
 	struct shard *s = container_of(h, struct shard, hook);
 
 	touch_resume(s);
+	evict_turn(s);
 	atomic_store_explicit(&s->counters->pending, PENDS_MAX - s->n_free_pend,
 	                      memory_order_relaxed);
 	atomic_store_explicit(&s->counters->wakeups, loop_wakeups(s->loop),
@@ -523,15 +529,23 @@ static int make_pools(struct shard *s, struct errmsg *em)
 	s->dir = dir_init(&dc, mem);
 	s->defers_max = TXNS_MAX;
 	s->defer = calloc(s->defers_max, sizeof(*s->defer));
-	s->frozen = calloc(FRAMES_MAX + 1, sizeof(*s->frozen));
+	s->n_frames = (uint32_t)min_u64(
+		FRAMES_MAX,
+		max_u64(FRAMES_MIN, s->node->memory.limit_pages / 16 /
+	                                    s->node->cfg.shards));
+	s->frozen = calloc(s->n_frames + 1, sizeof(*s->frozen));
 	if (s->defer == NULL || s->frozen == NULL)
 		return errmsg_set(em, -ENOMEM, "no memory for the shard");
-	for (uint32_t i = 0; i <= FRAMES_MAX; i++)
+	for (uint32_t i = 0; i <= s->n_frames; i++)
 		s->frozen[i].home = NODE_NONE;
 	if (getrandom(&seed, sizeof(seed), 0) != (ssize_t)sizeof(seed))
 		seed = boot_now();
 	prng_init(&s->random, seed);
-	r = frame_pool_new(FRAMES_MAX, &s->frames, em);
+	r = frame_pool_new(s->n_frames, &s->frames, em);
+	if (r == 0)
+		memory_fix(&s->node->memory, (int64_t)s->n_frames * PAGE_BYTES);
+	if (r == 0)
+		r = evict_start(s, em);
 	if (r == 0)
 		r = pend_init(s, em);
 	if (r == 0)
@@ -569,7 +583,7 @@ int shard_new(struct node *n, uint8_t index, struct shard **ret,
 	s->hook.turn_end = turn_end;
 	loop_hook_add(s->loop, &s->hook);
 	memcpy(tc.cluster, n->cluster, sizeof(tc.cluster));
-	r = tp_new(s->loop, &tc, &peer_handlers, s, &s->tp, em);
+	r = tp_new(s->loop, &tc, peer_handlers(), s, &s->tp, em);
 	if (r < 0)
 		return r;
 	*ret = TAKE_PTR(s);
@@ -625,14 +639,6 @@ struct shard *shard_free(struct shard *s)
 		return NULL;
 	shard_stop(s);
 	tp_free(s->tp);
-	for (uint32_t i = 0; s->member != NULL && i < NODES_MAX; i++) {
-		struct speer *lane = s->member[i].lane;
-
-		for (uint8_t k = 0; lane != NULL && k < s->member[i].shards;
-		     k++)
-			free(lane[k].backlog);
-		free(lane);
-	}
 	while (s->spaces != NULL) {
 		struct sspace *sp = s->spaces;
 
@@ -647,9 +653,8 @@ struct shard *shard_free(struct shard *s)
 	free(s->frozen);
 	free(s->pend);
 	free(s->bucket);
-	free(s->member);
-	free(s->forget);
-	free(s->local);
+	peer_free(s);
+	evict_stop(s);
 	loop_free(s->loop);
 	free(s);
 	return NULL;

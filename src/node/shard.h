@@ -8,7 +8,11 @@
  *	home.c     takes requests, asks core/dir, grants and recalls
  *	holder.c   takes grants and recalls, and carries core/page's actions out
  *	install.c  maps pages into clients
- *	peer.c     sends and receives, remembers what to FORGET
+ *	frames.c   steps of core/page, and the frames that they need or free
+ *	evict.c    takes pages out when memory is short, and sends them to peers
+ *	store.c    holds copies for peers that are short of memory
+ *	peer.c     sends and receives
+ *	unacked.c  what was sent and is not applied yet: FORGETs, reads granted
  *	pend.c     the threads that wait
  *	job.c      discards, prefetches, questions, death of a peer
  *	shard.c    the thread, its letters, its memory
@@ -22,6 +26,7 @@
 #include <pthread.h>
 
 #include "base/prng.h"
+#include "core/evict.h"
 #include "node/node.h"
 
 /* Threads that may wait in a shard at once: more stay in the kernel. */
@@ -30,12 +35,22 @@
 /* Pages homed here that may be busy at once: more hear AGAIN. */
 #define TXNS_MAX 2048u
 #define SETS_MAX 8192u
-/* Pages given up whose bytes may still be needed [A7]. */
-#define FRAMES_MAX  2048u
-#define LOCALS_MAX  8192u
-#define FORGETS_MAX 8192u
-#define STREAMS     4u /* scans that one client's stripe is watched for */
-#define AGAIN_NS    (500 * NSEC_PER_USEC)
+/* Frames of the pool: half for pages given up whose bytes may still be needed
+ * [A7], half for staged ones.  1/16 of the node's limit, within these. */
+#define FRAMES_MIN 512u
+#define FRAMES_MAX 2048u
+/* STOREs of one peer that are not answered: each spends a page credit. */
+#define STORES_MAX TP_PAGE_CREDITS
+/* Messages with reads granted to one peer that it has not applied. */
+#define GRANTED_MAX   TP_PAGE_CREDITS
+#define GRANTED_SLOTS 1024u
+/* Extents that a shard can tell apart: 16 TiB. */
+#define SLOTS_MAX    (1u << 23)
+#define REPLICAS_MAX 8u /* of the coordinator's, too */
+#define LOCALS_MAX   8192u
+#define FORGETS_MAX  8192u
+#define STREAMS      4u /* scans that one client's stripe is watched for */
+#define AGAIN_NS     (500 * NSEC_PER_USEC)
 /* The same, for what the coordinator did not answer. */
 #define CLAIM_AGAIN_NS (50 * NSEC_PER_MSEC)
 
@@ -111,6 +126,11 @@ struct sspace {
 	uint64_t discard_told; /* extent that it said is nobody's; GPN_NONE */
 	uint32_t refused;      /* prefetches refused in a row */
 	uint32_t guess_clock;
+	uint32_t slot;      /* of extent 0 in keys of core/evict; see evict.c */
+	uint64_t *used;     /* bit per extent: some page of it was resident */
+	uint64_t counted;   /* pages that node.memory counts */
+	uint64_t away_held; /* ... of them held for peers only */
+	uint64_t away_gone; /* pages evicted from here, not taken back */
 	struct sspace *next;
 };
 
@@ -144,6 +164,24 @@ struct backlog {
 	gpn_t page;
 };
 
+/* A read granted to a peer that has not applied it. */
+struct granted {
+	uint64_t seq;
+	space_id space;
+	gpn_t page;
+	uint64_t mask;
+	bool more; /* the directory waits for it */
+};
+
+/* A peer asked us to hold pages, and is not answered. */
+struct store {
+	space_id space; /* 0: free */
+	gpn_t page;
+	uint64_t mask;    /* all */
+	uint64_t pending; /* asked for at their home */
+	uint64_t held;
+};
+
 struct speer { /* one lane to a peer */
 	bool known;
 	uint8_t shard;
@@ -152,6 +190,12 @@ struct speer { /* one lane to a peer */
 	uint32_t unsent_head, unsent_tail; /* FORGETs that found no room */
 	struct backlog *backlog;           /* ring of TXNS_MAX */
 	uint32_t backlog_first, backlog_n;
+	struct granted *granted; /* ring of GRANTED_MAX, by seq */
+	uint32_t granted_first, granted_n;
+	/* Pages in it, by hash: 0 means that the peer has applied all. */
+	uint16_t unapplied[GRANTED_SLOTS];
+	struct store *store; /* STORES_MAX */
+	uint32_t n_store;
 };
 
 struct smember {
@@ -168,10 +212,33 @@ struct defer {
 	struct sspace *space;
 };
 
-/* A frozen page; its bytes went to `home`; NODE_NONE: the frame is free. */
+/* A frozen page; its bytes went to `home`; NODE_NONE: it is no such frame. */
 struct frozen {
 	node_id home;
 	space_id space;
+};
+
+/* A staged page, by its frame. */
+enum staged_phase {
+	STAGED_NOT = 0, /* the frame is free, or frozen */
+	STAGED_RESTS,   /* a touch brings it back */
+	STAGED_LEAVES,  /* its turn has come: to be asked for */
+	STAGED_STORING, /* a peer is asked to hold it */
+	STAGED_ASKING,  /* EVICT is under way */
+};
+
+struct staged {
+	struct sspace *space;
+	gpn_t page;
+	uint32_t stamp; /* core/evict's ghost, for when it has gone */
+	uint8_t phase;
+	bool queued;   /* this frame is in the ring of those that leave */
+	bool shared;   /* home was asked before anybody stored it */
+	bool trim;     /* it goes only if others hold it anyway */
+	uint8_t tries; /* peers that refused, answers that were STAY */
+	uint8_t n_at;  /* peers that hold it */
+	node_id asked; /* STORING: whom */
+	node_id at[REPLICAS_MAX];
 };
 
 /* --- answers that a GET gathers ---------------------------------------- */
@@ -186,7 +253,7 @@ struct answers {
 	uint8_t to_shard;
 	struct sspace *space;
 	gpn_t base;
-	uint64_t s, zero, refused; /* masks relative to base */
+	uint64_t s, zero, refused, drop, stay; /* masks relative to base */
 	const uint8_t *page[RUN_PAGES];
 	bool net;
 };
@@ -206,7 +273,23 @@ struct shard {
 
 	struct dir *dir;
 	struct frame_pool *frames;
+	uint32_t n_frames;
 	struct frozen *frozen; /* of each frame */
+	struct staged *staged; /* the same */
+	uint32_t staged_max;   /* pages that may be staged */
+	struct evict *policy;
+	void *policy_mem;
+	size_t policy_bytes;
+	uint32_t taken;          /* frames of node.memory, not used yet */
+	struct parking no_frame; /* faults that wait for one */
+	uint32_t told_waiting;   /* of them, in node.memory.waiting */
+	uint32_t *leaving; /* frames whose turn has come: ring of n_frames */
+	uint32_t leaving_first, leaving_n;
+	nsec_t tight_until; /* no peer had room: only shared pages may go */
+	uint32_t trim;      /* shared pages to let go, for a peer's sake */
+	nsec_t evict_after; /* nothing to be done before */
+	nsec_t evict_wait;  /* the last time that was waited */
+	struct loop_timer evict_timer;
 	struct prng random;
 
 	struct pend *pend; /* from 1 */
@@ -226,6 +309,7 @@ struct shard {
 	bool event_net; /* the event being handled came over the net */
 
 	struct smember *member; /* NODES_MAX */
+	node_id n_members;      /* one more than the highest that we heard of */
 	uint32_t epoch;
 	struct forget *forget; /* from 1 */
 	uint32_t free_forget;
@@ -281,6 +365,55 @@ void touch_resume(struct shard *s);
 uint32_t touch_prefetch(struct shard *s, struct sspace *sp, gpn_t first,
                         uint32_t n, bool write);
 
+/* frames.c */
+/* Take `n` frames for requests to come.  False: nothing taken, no room. */
+bool frames_take(struct shard *s, uint32_t n, enum memory_mark mark);
+/* Give back what of them was not used. */
+void frames_return(struct shard *s);
+/*
+ * page_handle(), with what follows for memory and for core/evict.  A step that
+ * asks for a page, or brings one back, uses a frame that was taken before.
+ */
+int page_step(struct shard *s, struct sspace *sp, gpn_t page,
+              const struct page_event *ev, struct page_actions *out);
+/* Somebody here uses a page that was held for peers only. */
+void frames_ours(struct shard *s, struct sspace *sp, struct page_entry *p);
+/* The bytes of a held page: in the space's memory, or staged. */
+const uint8_t *page_bytes(const struct shard *s, const struct sspace *sp,
+                          gpn_t page);
+int frames_add_space(struct shard *s, struct sspace *sp);
+void frames_drop_space(struct shard *s, struct sspace *sp);
+
+/* evict.c */
+int evict_start(struct shard *s, struct errmsg *em);
+void evict_stop(struct shard *s);
+/* At the end of a turn: make room if memory is short. */
+void evict_turn(struct shard *s);
+/* DROP */
+int evict_answer(struct shard *s, struct sspace *sp, const struct msg *m);
+/* STORED */
+int evict_stored(struct shard *s, node_id from, struct sspace *sp,
+                 const struct msg *m);
+/* A peer is gone: it will store nothing. */
+void evict_peer_gone(struct shard *s, node_id peer);
+/* The page was touched, or recalled, while it was staged: its frame is free,
+ * or frozen. */
+void evict_unstaged(struct shard *s, uint32_t frame);
+/* A peer was refused for want of room: let shared pages go for it. */
+void evict_trim(struct shard *s);
+/* Give the space's extents numbers; -ENOSPC. */
+int evict_slots(struct shard *s, struct sspace *sp);
+/* The key by which core/evict knows a page. */
+uint32_t evict_key(const struct sspace *sp, gpn_t page);
+
+/* store.c */
+int store_request(struct shard *s, node_id from, uint8_t lane,
+                  const struct msg *m);
+/* A page that was asked for to be stored has come, or will not. */
+void store_result(struct shard *s, struct sspace *sp, gpn_t page, bool held);
+/* Stores of this space are refused. */
+void store_dropped(struct shard *s, space_id id);
+
 /* home.c */
 int home_request(struct shard *s, node_id from, uint8_t lane,
                  const struct msg *m, bool net);
@@ -289,6 +422,8 @@ int home_answer(struct shard *s, node_id from, const struct msg *m,
 /* Send the grants that a GET has gathered. */
 void home_flush(struct shard *s);
 void home_gone(struct shard *s, node_id peer);
+/* `from` has applied a GRANT_S that was marked MORE. */
+void home_applied(struct shard *s, struct sspace *sp, gpn_t page, node_id from);
 /* Give back what the directory keeps of a space that is dropped. */
 void home_dropped(struct shard *s, struct sspace *sp);
 
@@ -305,6 +440,12 @@ void holder_unreachable(struct shard *s, node_id home);
 /* The same for one page. */
 void holder_unreachable_page(struct shard *s, struct sspace *sp, gpn_t page);
 bool holder_ready(struct shard *s, const struct page_entry *p);
+/* Fill in what the event says of the thread that the page is for. */
+void holder_hint(struct shard *s, const struct page_entry *p,
+                 struct page_event *ev);
+/* Carry PAGE_INSTALL_BACK out, and free the frame. */
+void holder_back(struct shard *s, struct sspace *sp, gpn_t page,
+                 uint32_t frame);
 /* Thread `t` (its hash) faults on `page`: was it taken from under it? */
 void holder_touched(struct shard *s, struct sspace *sp, gpn_t page, uint16_t t);
 /* Nobody needs anything of this space any more. */
@@ -328,22 +469,48 @@ void install_unprotect(struct shard *s, struct sspace *sp, gpn_t page,
 void install_protect(struct shard *s, struct sspace *sp, gpn_t first,
                      uint32_t n);
 /* Free the page's memory: nobody can map it any more. */
-void install_punch(struct sspace *sp, gpn_t page);
+void install_punch(struct sspace *sp, gpn_t first, uint32_t n);
 void install_poison(struct shard *s, struct sspace *sp, gpn_t page);
 
 /* peer.c */
 int peer_init(struct shard *s, struct errmsg *em);
+void peer_free(struct shard *s);
 /* To a peer, or to ourselves.  `page` are the payload pages. */
 enum tp_sent peer_send(struct shard *s, node_id to, struct sspace *sp,
                        struct msg *m, const uint8_t *const *page, bool net,
                        uint64_t *seq);
 void peer_recall(struct shard *s, node_id to, struct sspace *sp, struct msg *m);
+/* The lane to a peer, or NULL. */
+struct speer *peer_lane_of(struct shard *s, node_id peer, uint8_t shard);
+/* ... for a page. */
+struct speer *peer_of_page(struct shard *s, const struct sspace *sp,
+                           node_id peer, gpn_t page);
+const struct tp_handlers *peer_handlers(void);
+
+/* unacked.c */
+int unacked_init(struct shard *s, struct errmsg *em);
+int unacked_lane(struct speer *p);
+void unacked_lane_done(struct speer *p);
+/* The peer has applied what we sent up to `seq`. */
+void unacked_acked(struct shard *s, struct speer *p, node_id peer,
+                   uint64_t seq);
+/* Try again to send FORGETs that found no room. */
+void unacked_ready(struct shard *s, struct speer *p);
+/* The peer's incarnation is over. */
+void unacked_gone(struct shard *s, node_id peer);
+void unacked_lane_gone(struct shard *s, struct speer *p);
+/* Message seq grants `to` reads of the pages of `mask`. */
+void unacked_granted(struct shard *s, node_id to, struct sspace *sp, gpn_t page,
+                     uint64_t mask, uint64_t seq, bool more);
+/* Take off `set` who has applied all reads of the page that it was granted. */
+void unacked_only(struct shard *s, struct sspace *sp, gpn_t page,
+                  struct nodeset *set);
 /* Once `to` has applied message seq: giver's frame `number` may go. */
-void peer_forget_later(struct shard *s, node_id to, struct sspace *sp,
-                       gpn_t page, uint64_t seq, node_id giver,
-                       uint64_t number);
-void peer_forget(struct shard *s, struct sspace *sp, gpn_t page, node_id giver,
-                 uint64_t number);
+void unacked_forget_later(struct shard *s, node_id to, struct sspace *sp,
+                          gpn_t page, uint64_t seq, node_id giver,
+                          uint64_t number);
+void unacked_forget(struct shard *s, struct sspace *sp, gpn_t page,
+                    node_id giver, uint64_t number);
 void peer_drain(struct shard *s);
 /* Orders of this space that wait for credits need not be sent any more. */
 void peer_dropped(struct shard *s, space_id id);

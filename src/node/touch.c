@@ -181,22 +181,27 @@ static bool guesses(struct sspace *sp)
 }
 
 /* Ask core/page for one page ahead of need: true if it is to be requested. */
-static bool want_ahead(struct sspace *sp, gpn_t page, bool write)
+static bool want_ahead(struct shard *s, struct sspace *sp, gpn_t page,
+                       bool write)
 {
 	struct page_event ev = { .kind = PAGE_PREFETCH, .write = write };
 	struct page_entry *p = &sp->space->pages[page];
 	struct page_actions out;
 
 	/* An upgrade is not worth asking for ahead: home would refuse it. */
-	if (p->state != PAGE_I)
+	if (p->state != PAGE_I || page_asked(p))
 		return false;
-	(void)page_handle(p, &ev, &out);
+	/* Guesses give way first when memory is short [B2]. */
+	if (!frames_take(s, 1, MEMORY_HIGH))
+		return false;
+	(void)page_step(s, sp, page, &ev, &out);
+	frames_return(s);
 	return out.n > 0;
 }
 
 /* The pages of [page + 1, ...) that go along with a request for `page`. */
-static uint64_t go_along(struct sspace *sp, gpn_t page, uint32_t n,
-                         int32_t stride, bool write)
+static uint64_t go_along(struct shard *s, struct sspace *sp, gpn_t page,
+                         uint32_t n, int32_t stride, bool write)
 {
 	gpn_t end = extent_end(sp, page);
 	uint64_t mask = 1;
@@ -206,7 +211,7 @@ static uint64_t go_along(struct sspace *sp, gpn_t page, uint32_t n,
 
 		if (at >= end || at - page >= RUN_PAGES)
 			break;
-		if (want_ahead(sp, at, write))
+		if (want_ahead(s, sp, at, write))
 			mask |= 1ull << (at - page);
 	}
 	return mask;
@@ -234,7 +239,7 @@ static void touch_unreachable(struct shard *s, const struct pend *p)
 
 	/* As if it had been asked: a page that may be read, and that somebody
 	 * wants to write, is lost like one that is not held. */
-	(void)page_handle(&sp->space->pages[page], &ev, &out);
+	(void)page_step(s, sp, page, &ev, &out);
 	holder_unreachable_page(s, sp, page);
 }
 
@@ -289,7 +294,12 @@ static void request(struct shard *s, uint32_t i, struct sstripe *st)
 
 	if (!home_of(s, i, &home, &credits))
 		return;
-	(void)page_handle(&sp->space->pages[page], &ev, &out);
+	if (!page_held(&sp->space->pages[page]) &&
+	    !frames_take(s, 1, MEMORY_BUDGET)) {
+		park(s, &s->no_frame, i); /* evict_turn() goes on with it */
+		return;
+	}
+	(void)page_step(s, sp, page, &ev, &out);
 	n = stream_advance(st, page, home == s->node->id, &stride);
 	if (n > 1 && home != s->node->id) {
 		if (!guesses(sp) || credits < CREDITS_KEPT)
@@ -297,8 +307,33 @@ static void request(struct shard *s, uint32_t i, struct sstripe *st)
 		else if (n > credits - CREDITS_KEPT + 1)
 			n = credits - CREDITS_KEPT + 1;
 	}
-	get_send(s, sp, home, page, go_along(sp, page, n, stride, write),
+	get_send(s, sp, home, page, go_along(s, sp, page, n, stride, write),
 	         write);
+}
+
+/* It was taken from the clients to be evicted: back with it, if it is here
+ * still. */
+static void touch_staged(struct shard *s, uint32_t i)
+{
+	const struct pend *p = &s->pend[i];
+	struct page_event ev = { .kind = PAGE_TOUCH,
+		                 .write = p->write,
+		                 .thread = p->hash,
+		                 .cap = (uint8_t)prng_below(&s->random, 16),
+		                 .now_us = s->now_us };
+	struct sspace *sp = p->space;
+	uint32_t frame = sp->space->pages[p->page].frame;
+	struct page_actions out;
+	gpn_t page = p->page;
+
+	if (!frames_take(s, 1, MEMORY_BUDGET)) {
+		park(s, &s->no_frame, i);
+		return;
+	}
+	(void)page_step(s, sp, page, &ev, &out);
+	frames_return(s);
+	if (out.v[0].kind == PAGE_INSTALL_BACK)
+		holder_back(s, sp, page, frame);
 }
 
 void touch_pend(struct shard *s, uint32_t i)
@@ -313,6 +348,11 @@ void touch_pend(struct shard *s, uint32_t i)
 
 	if (e->state == PAGE_LOST) {
 		install_poison(s, sp, page);
+		return;
+	}
+	frames_ours(s, sp, e);
+	if (page_staged(e)) {
+		touch_staged(s, i);
 		return;
 	}
 	if (e->state == PAGE_M || (e->state == PAGE_S && !p->write)) {
@@ -371,7 +411,7 @@ uint32_t touch_prefetch(struct shard *s, struct sspace *sp, gpn_t first,
 	if (peer_credits(s, sp, home, first, &wait) < n + CREDITS_KEPT)
 		return 0;
 	for (gpn_t at = first; at < first + n; at++) {
-		if (!want_ahead(sp, at, write))
+		if (!want_ahead(s, sp, at, write))
 			continue;
 		if (mask == 0)
 			base = at;

@@ -69,6 +69,8 @@ struct rule {
 
 #define PAGE_FLAGS    MSG_F_TRACE
 #define MIGRATE_FLAGS (MSG_F_TRACE | MSG_F_MIGRATE)
+#define STORE_FLAGS   (MSG_F_TRACE | MSG_F_STORE)
+#define MORE_FLAGS    (MSG_F_TRACE | MSG_F_MORE)
 #define DISCARD_FLAGS (MSG_F_TRACE | MSG_F_DISCARD)
 #define CONTROL_FLAGS (MSG_F_TRACE | MSG_F_REPLY | MSG_F_ERROR)
 
@@ -85,11 +87,11 @@ R(HELLO,      "hello",      NONE,    0,             NONE, NONE,   NONE,    HELLO
 R(PING,       "ping",       NONE,    0,             NONE, NONE,   NONE,    NONE),
 R(ACKED,      "acked",      NONE,    0,             NONE, NONE,   NONE,    NONE),
 
-R(GET_S,      "get_s",      REQUEST, PAGE_FLAGS,    ONE,  SOME,   NONE,    NONE),
+R(GET_S,      "get_s",      REQUEST, STORE_FLAGS,   ONE,  SOME,   NONE,    NONE),
 R(GET_X,      "get_x",      REQUEST, PAGE_FLAGS,    ONE,  SOME,   NONE,    NONE),
 R(DISCARD,    "discard",    REQUEST, PAGE_FLAGS,    ONE,  SOME,   NONE,    NONE),
 
-R(GRANT_S,    "grant_s",    ANSWER,  PAGE_FLAGS,    ONE,  GRANT,  MASK,    PAGES),
+R(GRANT_S,    "grant_s",    ANSWER,  MORE_FLAGS,    ONE,  GRANT,  MASK,    PAGES),
 R(GRANT_X,    "grant_x",    ANSWER,  MIGRATE_FLAGS, ONE,  GRANT,  MASK,    PAGES),
 R(GRANT_ZERO, "grant_zero", ANSWER,  PAGE_FLAGS,    ONE,  GRANT,  MASK,    NONE),
 R(UPGRADE,    "upgrade",    ANSWER,  PAGE_FLAGS,    ONE,  ONE,    NONE,    NONE),
@@ -108,10 +110,10 @@ R(NOT_HELD,   "not_held",   ACK,     PAGE_FLAGS,    ONE,  ONE,    NONE,    NONE)
 
 R(FORGET,     "forget",     FREE,    PAGE_FLAGS,    ONE,  ONE,    ANY,     NONE),
 
-TAKEN(EVICT,    "evict"),   TAKEN(STORE_AT, "store_at"),
-TAKEN(DROP,     "drop"),    TAKEN(STORE,    "store"),
-TAKEN(STORED,   "stored"),  TAKEN(KEEP,     "keep"),
-TAKEN(REFUSED,  "refused"),
+R(EVICT,      "evict",      REQUEST, PAGE_FLAGS,    ONE,  SOME,   NONE,    NONE),
+R(DROP,       "drop",       ANSWER,  PAGE_FLAGS,    ONE,  GRANT,  MASK,    NONE),
+R(STORE,      "store",      REQUEST, PAGE_FLAGS,    ONE,  SOME,   NONE,    NONE),
+R(STORED,     "stored",     ANSWER,  PAGE_FLAGS,    ONE,  GRANT,  MASK,    NONE),
 
 R(LEASE,      "lease",      CONTROL, CONTROL_FLAGS, NONE, NONE,   ANY,     DOC),
 R(CLAIM,      "claim",      CONTROL, CONTROL_FLAGS, ONE,  EXTENT, CLAIM,   RECORDS),
@@ -193,6 +195,12 @@ const char *msg_name(enum msg_type type)
 	return rules[type].name;
 }
 
+bool msg_has_refused(enum msg_type type)
+{
+	assert(type < MSG_TYPE_END);
+	return rules[type].run == RUN_GRANT;
+}
+
 unsigned msg_payload_pages(const struct msg *m)
 {
 	if (rules[m->type].payload != PAYLOAD_PAGES)
@@ -206,6 +214,9 @@ unsigned msg_credits(const struct msg *m)
 
 	switch (rules[m->type].class) {
 	case MSG_CLASS_ANSWER:
+		/* The UPGRADE behind it answers. */
+		if ((m->flags & MSG_F_MORE) != 0)
+			return 0;
 		/* Prefetch that is refused is answered too [B4]. */
 		if (rules[m->type].run == RUN_GRANT)
 			pages |= m->arg;
@@ -327,6 +338,8 @@ static bool msg_good(const struct msg *m)
 	if ((m->flags & ~rule->flags) != 0)
 		return false;
 	if ((m->flags & MSG_F_ERROR) && !(m->flags & MSG_F_REPLY))
+		return false;
+	if ((m->flags & MSG_F_MORE) && (m->mask != 1 || m->arg != 0))
 		return false;
 	if ((m->seq == 0) != (rule->class == MSG_CLASS_NONE))
 		return false;

@@ -103,11 +103,13 @@ enum {
 	/* MOVED, AGAIN: the answer to a DISCARD, not to a GET for the same
 	 * pages */
 	MSG_F_DISCARD = 16,
+	MSG_F_STORE = 32, /* GET_S: to hold it for a node that evicts it */
+	MSG_F_MORE = 64, /* GRANT_S: what was asked to write; UPGRADE follows */
 };
 
 /*
  * Types.  `mask` of page messages: bit i names page + i; bit 0 is always set
- * but in GRANT_S, GRANT_X and GRANT_ZERO.
+ * but in answers that have a second mask in `arg`.
  */
 enum msg_type {
 	/* Both ends of a connection; not numbered. */
@@ -153,14 +155,15 @@ enum msg_type {
 	/* Home -> giver: arg names ACK_DATA's frozen frame, which may go. */
 	MSG_FORGET = 48,
 
-	/* Capacity; numbers are taken, version 1 nodes do not send them. */
-	MSG_EVICT = 56,
-	MSG_STORE_AT = 57,
-	MSG_DROP = 58,
-	MSG_STORE = 59,
-	MSG_STORED = 60,
-	MSG_KEEP = 61,
-	MSG_REFUSED = 62,
+	/*
+	 * Capacity.  EVICT (node -> home) and STORE (node -> peer) are
+	 * requests, DROP and STORED their answers: each page is named once, in
+	 * `mask` (yes) or in `arg` (no).
+	 */
+	MSG_EVICT = 56, /* may my copy go? */
+	MSG_DROP = 58,  /* mask: it may, and is not counted any more; arg: no */
+	MSG_STORE = 59, /* hold these for me: get them from their home */
+	MSG_STORED = 60, /* mask: I hold them; arg: I do not */
 
 	/* Node <-> coordinator (wire/control.h); MEMBERS also between nodes. */
 	MSG_LEASE = 80, /* node: JSON counters; answer: arg = lease in ns */
@@ -211,6 +214,9 @@ const char *msg_name(enum msg_type type);
  * an answer names (granted or refused), 1 for a recall and its answer, else 0.
  */
 unsigned msg_credits(const struct msg *m);
+
+/* Is `arg` a second mask: of what the answer says no to? */
+bool msg_has_refused(enum msg_type type);
 
 /* Pages that the payload carries: popcount(mask) for GRANT_S, GRANT_X, ... */
 unsigned msg_payload_pages(const struct msg *m);

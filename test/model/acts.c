@@ -130,6 +130,15 @@ static void install(struct member *m, uint8_t value, uint8_t mapping)
 	m->mapping = mapping;
 }
 
+static void install_back(struct member *m)
+{
+	uint8_t value = m->staged;
+
+	release(m);
+	install(m, value, m->page.state == PAGE_M ? WRITABLE : READ_ONLY);
+	m->waits = RUNS;
+}
+
 static void send_data(struct world *w, unsigned i, bool frozen)
 {
 	struct member *m = &w->node[i];
@@ -245,8 +254,6 @@ static void do_silent(const struct setup *s, struct world *w, unsigned i,
 /* What clients and memory see. */
 static void do_visible(struct member *m, uint8_t act)
 {
-	uint8_t value;
-
 	switch ((enum page_action_kind)act) {
 	case PAGE_INSTALL_S:
 		install(m, m->bytes, READ_ONLY);
@@ -291,11 +298,7 @@ static void do_visible(struct member *m, uint8_t act)
 		fill(m);
 		return;
 	case PAGE_INSTALL_BACK:
-		value = m->staged;
-		release(m);
-		install(m, value,
-		        m->page.state == PAGE_M ? WRITABLE : READ_ONLY);
-		m->waits = RUNS;
+		install_back(m);
 		return;
 	case PAGE_POISON:
 		if (m->memory != ABSENT)

@@ -542,7 +542,7 @@ static void an_illegal_message_ends_the_session(void **state)
 	(void)state;
 	liar();
 	raw_write(&raw, get_s, NULL, bytes);
-	hdr->type = MSG_EVICT;
+	hdr->type = MSG_REPORT;
 	wire_seal(hdr);
 	raw_send(&raw, bytes, sizeof(bytes));
 	session_is_over(-EPROTO, "the peer sent an illegal message");

@@ -304,7 +304,10 @@ static void fields_out_of_range_are_refused(void **state)
 	REFUSED(get_s, flags, MSG_F_MIGRATE);
 	REFUSED(get_s, flags, MSG_F_REPLY);
 	REFUSED(get_s, flags, MSG_F_DISCARD);
-	REFUSED(get_s, flags, 0x20);
+	REFUSED(get_s, flags, MSG_F_MORE);
+	REFUSED(grant_s, flags, MSG_F_STORE);
+	REFUSED(grant_s, flags, MSG_F_MORE); /* of several pages */
+	REFUSED(get_s, flags, 0x80);
 	REFUSED(get_s, flags, MSG_F_TRACE); /* without its 24 bytes */
 	REFUSED(grant_s, arg, 1);           /* granted and refused */
 	REFUSED(grant_s, payload_bytes, PAGE_BYTES);

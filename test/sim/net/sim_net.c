@@ -564,6 +564,14 @@ unsigned tp_page_credits(struct transport *tp, node_id peer, uint8_t shard)
 	return s == NULL ? 0 : credit_pages(&s->credit);
 }
 
+void tp_ack_soon(struct transport *tp, node_id peer, uint8_t shard)
+{
+	struct session *s = session_of(tp, peer, shard);
+
+	if (s != NULL)
+		dirty(s);
+}
+
 void tp_set_epoch(struct transport *tp, uint32_t epoch)
 {
 	tp->epoch = epoch;
