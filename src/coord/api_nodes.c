@@ -13,9 +13,6 @@
 #include "coord/listen.h"
 #include "coord/render.h"
 
-/* A pebibyte: more than a host has, and far from overflow in any sum. */
-#define MEMORY_BYTES_MAX (1ull << 50)
-
 void api_nodes_list(struct coord *c, struct request *rq, const char *name)
 {
 	struct text t = { 0 };

@@ -24,6 +24,9 @@
 
 #define PROBE_NS          NSEC_PER_SEC
 #define MEMBERS_PERIOD_NS NSEC_PER_SEC
+/* Made for one answer, good for others: 1,024 nodes renew 1,500 times a second,
+ * and what each says is up to a second old. */
+#define ROOM_PERIOD_NS (50 * NSEC_PER_MSEC)
 
 /* --- the store ----------------------------------------------------------- */
 
@@ -85,15 +88,28 @@ void coord_members_changed(struct coord *c)
 
 void coord_figures_changed(struct coord *c, const struct node *n)
 {
-	uint64_t now = node_free_bytes(n), told = c->free_told[n->id];
+	uint64_t now = node_room_pages(n), told = c->room_told[n->id];
 	uint64_t change = now > told ? now - told : told - now;
 
-	/* A sixteenth is what may move an eviction to another peer. */
-	if (change <= n->limit_bytes / 16 || c->members_timer.index != 0)
+	/* The record is for people and tests; nodes hear it with each lease. */
+	if (change <= n->limit_bytes / PAGE_BYTES / 16 ||
+	    c->members_timer.index != 0)
 		return;
 	timer_start(c->loop, &c->members_timer,
 	            max_u64(c->members_sent_at + MEMBERS_PERIOD_NS,
 	                    loop_now(c->loop)));
+}
+
+const char *coord_room(struct coord *c)
+{
+	nsec_t now = loop_now(c->loop);
+
+	if (c->room && now - c->room_made_at < ROOM_PERIOD_NS)
+		return c->room;
+	free(c->room);
+	c->room = members_room(&c->members);
+	c->room_made_at = now;
+	return c->room;
 }
 
 static void members_due_again(struct loop_timer *t)
@@ -114,7 +130,7 @@ static void tell_members(struct coord *c)
 
 		if (!n)
 			continue;
-		c->free_told[i] = node_free_bytes(n);
+		c->room_told[i] = node_room_pages(n);
 		if (n->link)
 			port_members(c, n->link);
 	}
@@ -396,4 +412,5 @@ void coord_done(struct coord *c)
 	members_done(&c->members);
 	free(c->claims);
 	c->claims = NULL;
+	free(TAKE_PTR(c->room));
 }

@@ -68,8 +68,10 @@ struct coord {
 	struct loop_timer deadline; /* of the next lease or death */
 	struct loop_timer members_timer;
 	nsec_t members_sent_at;
-	bool members_changed; /* tell at the end of this turn */
-	uint64_t free_told[NODES_MAX];
+	bool members_changed;          /* tell at the end of this turn */
+	uint64_t room_told[NODES_MAX]; /* pages */
+	char *room;                    /* members_room(), or NULL */
+	nsec_t room_made_at;
 
 	/* The store fails: nothing can be promised. */
 	const char *store_path; /* borrowed */
@@ -96,6 +98,8 @@ void coord_done(struct coord *c);
 
 /* The membership has changed: tell all, and look when the next lease ends. */
 void coord_members_changed(struct coord *c);
+/* The answer to a renewal's document; NULL: there is none to give. */
+const char *coord_room(struct coord *c);
 /* `n` renewed, with figures: tell all if its free memory is not what it was. */
 void coord_figures_changed(struct coord *c, const struct node *n);
 /* The life of `n` is over for us: why goes to it, and to the log. */

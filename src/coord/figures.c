@@ -100,6 +100,25 @@ static int read_spaces(struct figures *f, const json_t *list)
 	return 0;
 }
 
+static void read_memory(struct figures *f, const json_t *doc, bool *ok)
+{
+	f->resident_bytes = number(doc, "resident_bytes", ok);
+	f->fixed_bytes = number(doc, "fixed_bytes", ok);
+	f->lent_bytes = number(doc, "lent_bytes", ok);
+	f->borrowed_bytes = number(doc, "borrowed_bytes", ok);
+	f->overhead_bytes = number(doc, "overhead_bytes", ok);
+	f->has_capacity =
+		json_is_integer(json_object_get(doc, "capacity_bytes"));
+	f->capacity_bytes = number(doc, "capacity_bytes", ok);
+	f->room_pages = number(doc, "room_pages", ok);
+	f->waiting = number(doc, "waiting", ok);
+	f->refused = number(doc, "refused", ok);
+	/* Sums over all nodes must not overflow. */
+	if (f->capacity_bytes > MEMORY_BYTES_MAX ||
+	    f->room_pages > MEMORY_BYTES_MAX / PAGE_BYTES)
+		*ok = false;
+}
+
 /* Fill the empty *f; what it has got by then is freed by the caller. */
 static int read_doc(struct figures *f, const json_t *doc)
 {
@@ -110,10 +129,7 @@ static int read_doc(struct figures *f, const json_t *doc)
 	int r;
 
 	f->pid = number(doc, "pid", &ok);
-	f->resident_bytes = number(doc, "resident_bytes", &ok);
-	f->lent_bytes = number(doc, "lent_bytes", &ok);
-	f->borrowed_bytes = number(doc, "borrowed_bytes", &ok);
-	f->overhead_bytes = number(doc, "overhead_bytes", &ok);
+	read_memory(f, doc, &ok);
 	f->faults.first_touch = number(faults, "first_touch", &ok);
 	f->faults.remote_read = number(faults, "remote_read", &ok);
 	f->faults.remote_write = number(faults, "remote_write", &ok);

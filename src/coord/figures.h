@@ -9,6 +9,9 @@
 
 #include "base/base.h"
 
+/* A pebibyte: more than a host has, and far from overflow in any sum. */
+#define MEMORY_BYTES_MAX (1ull << 50)
+
 struct space_figure {
 	space_id id;
 	uint64_t clients;
@@ -19,6 +22,12 @@ struct space_figure {
 struct figures {
 	uint64_t pid; /* 0: not said yet */
 	uint64_t resident_bytes, lent_bytes, borrowed_bytes, overhead_bytes;
+	/* What of resident_bytes is no pages: buffers, while the node lives. */
+	uint64_t fixed_bytes;
+	bool has_capacity; /* the next two were said */
+	uint64_t capacity_bytes, room_pages;
+	/* Faults that wait for a frame; evictions that no peer took, ever. */
+	uint64_t waiting, refused;
 	struct {
 		uint64_t first_touch, remote_read, remote_write, upgrade;
 		uint64_t refault, prefetched;

@@ -26,6 +26,7 @@
 #include <sys/random.h>
 
 #include "coord/draft.h"
+#include "coord/text.h"
 
 #define KEY_CLUSTER     "cluster"
 #define KEY_EPOCH       "epoch"
@@ -65,14 +66,40 @@ uint64_t node_capacity_pages(const struct node *n)
 	/* The exchange reserve, without which full nodes could not swap. */
 	uint64_t reserve = max_u64(pages / 64, 256);
 
+	if (n->figures.has_capacity)
+		return n->figures.capacity_bytes / PAGE_BYTES;
 	return pages > reserve ? pages - reserve : 0;
 }
 
-uint64_t node_free_bytes(const struct node *n)
+uint64_t node_room_pages(const struct node *n)
 {
 	uint64_t used = n->figures.resident_bytes;
 
-	return n->limit_bytes > used ? n->limit_bytes - used : 0;
+	if (n->figures.has_capacity)
+		return n->figures.room_pages;
+	return n->limit_bytes > used ? (n->limit_bytes - used) / PAGE_BYTES : 0;
+}
+
+char *members_room(const struct members *m)
+{
+	struct text t = { 0 };
+
+	text_add(&t, "{\"room\":[");
+	for (unsigned i = 0; i < m->next_id; i++) {
+		const struct node *n = m->node[i];
+
+		if (!n || n->state != MEMBER_ALIVE)
+			continue;
+		if (n->renewed_at == 0)
+			t.failed = true; /* text_take() gives NULL */
+		if (!n->figures.has_capacity || n->figures.room_pages == 0)
+			continue;
+		text_comma(&t);
+		text_add(&t, "[%u,%llu]", n->id,
+		         (unsigned long long)n->figures.room_pages);
+	}
+	text_add(&t, "]}");
+	return text_take(&t);
 }
 
 static struct node *node_free(struct node *n)
@@ -404,7 +431,7 @@ uint32_t members_encode(const struct members *m, struct wire_member *out)
 			.shards = from->shards,
 			.incarnation = from->incarnation,
 			.limit_bytes = from->limit_bytes,
-			.free_bytes = node_free_bytes(from),
+			.free_bytes = node_room_pages(from) * PAGE_BYTES,
 		};
 		memcpy(rec.endpoint, from->endpoint, sizeof(rec.endpoint));
 		member_encode(&rec, &out[n++]);
@@ -515,13 +542,24 @@ int members_renew(struct members *m, struct node *n, nsec_t now,
 	return outcome;
 }
 
+void members_heard(struct node *n, struct figures *f, nsec_t now)
+{
+	/* Of what we hear first nobody knows when it was. */
+	if (n->renewed_at != 0 && f->refused > n->figures.refused)
+		n->refused_at = now;
+	figures_done(&n->figures);
+	n->figures = *f;
+	*f = (struct figures){ 0 };
+}
+
 int members_leave(struct members *m, struct node *n, struct errmsg *em)
 {
 	/*
 	 * Only who held nothing left in order: pages that are gone with their
 	 * node are not made good by its manners.
 	 */
-	bool empty = n->opened_extents == 0 && n->figures.resident_bytes == 0;
+	bool empty = n->opened_extents == 0 &&
+	             n->figures.resident_bytes <= n->figures.fixed_bytes;
 
 	if (n->state == MEMBER_DEAD || n->state == MEMBER_DRAINED)
 		return 0;

@@ -46,6 +46,8 @@ struct node {
 	nsec_t dies_at;    /* while JOINING, ALIVE or FENCED */
 	uint32_t epoch;    /* what its last renewal showed */
 	struct figures figures;
+	/* When we heard that its evictions were refused anew; 0: never. */
+	nsec_t refused_at;
 
 	uint64_t homed_pages;    /* spaces.c keeps it */
 	uint64_t opened_extents; /* of those homed here; spaces.c keeps it */
@@ -99,16 +101,30 @@ struct node *members_find(const struct members *m, const char *text);
 
 /* ALIVE or FENCED: it may act, or have clients that wait for it to. */
 bool node_lives(const struct node *n);
-/* Pages it may be home of: its limit less the exchange reserve. */
+/*
+ * Pages that it can hold for good: what it says, once it has said it; until
+ * then its limit less the exchange reserve, which is a bit more.
+ */
 uint64_t node_capacity_pages(const struct node *n);
-/* What its memory has left, by its last figures. */
-uint64_t node_free_bytes(const struct node *n);
+/* What it has left for its own and others' pages, by its last figures. */
+uint64_t node_room_pages(const struct node *n);
 const char *member_state_name(enum member_state state);
 
 /* A name that a node may have: a host name's letters, and not only digits. */
 bool node_name_ok(const char *name);
 /* "HOST:PORT" with a port from 1 on, at most 63 bytes. */
 bool endpoint_ok(const char *endpoint);
+
+/*
+ * What nodes that live take for their peers, as the answer to a LEASE says it:
+ * {"room":[[id,pages],...]}, without those that take nothing.  The caller's to
+ * free; at most MEMBERS_ROOM_BYTES_MAX bytes.  NULL: no memory, or a member has
+ * not been heard since we started, and may well have room.
+ */
+char *members_room(const struct members *m);
+#define MEMBERS_ROOM_BYTES_MAX (NODES_MAX * 24u + 16u)
+static_assert(MEMBERS_ROOM_BYTES_MAX <= WIRE_CONTROL_BYTES_MAX,
+              "figures of all nodes fit a message");
 
 /* Records of all nodes, ascending; `out` has room for NODES_MAX. */
 uint32_t members_encode(const struct members *m, struct wire_member *out);
@@ -142,6 +158,11 @@ enum renew_outcome {
 };
 int members_renew(struct members *m, struct node *n, nsec_t now,
                   struct errmsg *em);
+/*
+ * What `n` says with a renewal, before it is renewed.  Takes *f and leaves it
+ * empty.
+ */
+void members_heard(struct node *n, struct figures *f, nsec_t now);
 
 /* It stops in order; the epoch grows if it was a member. */
 int members_leave(struct members *m, struct node *n, struct errmsg *em);

@@ -235,6 +235,18 @@ static void drop_stale(struct coord *c, struct link *l)
 	}
 }
 
+/* How long from the question on; and where there is room for pages. */
+static void answer_lease(struct coord *c, struct link *l, const struct msg *m)
+{
+	const char *room = coord_room(c);
+	struct msg out = reply_to(m);
+
+	out.epoch = c->members.epoch;
+	out.arg = members_lease_ns(&c->members);
+	out.payload_bytes = room ? (uint32_t)strlen(room) : 0;
+	link_send(l, &out, room);
+}
+
 /*
  * A renewal.  The answer must not be late: the lease runs from the moment the
  * node sent the question.
@@ -242,12 +254,13 @@ static void drop_stale(struct coord *c, struct link *l)
 static void lease(struct coord *c, struct link *l, const struct msg *m,
                   const void *payload)
 {
-	struct msg out = reply_to(m);
+	struct figures f = { 0 };
 	struct node *n = l->node;
 	struct errmsg em;
+	nsec_t now;
 	int r;
 
-	r = figures_read(&n->figures, payload, m->payload_bytes, &em);
+	r = figures_read(&f, payload, m->payload_bytes, &em);
 	if (r < 0) {
 		link_drop(l, em.text);
 		return;
@@ -256,7 +269,9 @@ static void lease(struct coord *c, struct link *l, const struct msg *m,
 	 * Read the clock anew: the message may have been sent after this turn
 	 * began, and its sender counts from then.
 	 */
-	r = members_renew(&c->members, n, loop_now_fresh(c->loop), &em);
+	now = loop_now_fresh(c->loop);
+	members_heard(n, &f, now);
+	r = members_renew(&c->members, n, now, &em);
 	if (r < 0) {
 		/*
 		 * It cannot join now.  Without an answer it has no lease, and
@@ -287,8 +302,7 @@ static void lease(struct coord *c, struct link *l, const struct msg *m,
 		break;
 	}
 	n->epoch = m->epoch;
-	out.arg = members_lease_ns(&c->members);
-	port_send(c, l, &out, NULL);
+	answer_lease(c, l, m);
 	drop_stale(c, l);
 }
 

@@ -11,16 +11,33 @@
 
 /* --- nodes --------------------------------------------------------------- */
 
-static void memory(struct text *t, const struct node *n)
+/* "key":value, or "key":null. */
+static void maybe(struct text *t, const char *key, bool known, uint64_t value)
+{
+	if (known)
+		text_add(t, ",\"%s\":%" PRIu64, key, value);
+	else
+		text_add(t, ",\"%s\":null", key);
+}
+
+static void memory(struct text *t, const struct coord *c, const struct node *n)
 {
 	const struct figures *f = &n->figures;
+	nsec_t now = loop_now(c->loop);
 
 	text_add(t,
-	         "{\"limit_bytes\":%" PRIu64 ",\"resident_bytes\":%" PRIu64
+	         "{\"limit_bytes\":%" PRIu64 ",\"capacity_bytes\":%" PRIu64
+	         ",\"resident_bytes\":%" PRIu64 ",\"room_bytes\":%" PRIu64
 	         ",\"lent_bytes\":%" PRIu64 ",\"borrowed_bytes\":%" PRIu64
-	         ",\"overhead_bytes\":%" PRIu64 "}",
-	         n->limit_bytes, f->resident_bytes, f->lent_bytes,
-	         f->borrowed_bytes, f->overhead_bytes);
+	         ",\"overhead_bytes\":%" PRIu64 ",\"waiting\":%" PRIu64
+	         ",\"refused\":%" PRIu64,
+	         n->limit_bytes, node_capacity_pages(n) * PAGE_BYTES,
+	         f->resident_bytes, node_room_pages(n) * PAGE_BYTES,
+	         f->lent_bytes, f->borrowed_bytes, f->overhead_bytes,
+	         f->waiting, f->refused);
+	maybe(t, "refused_age_ms", n->refused_at != 0,
+	      now > n->refused_at ? (now - n->refused_at) / NSEC_PER_MSEC : 0);
+	text_add(t, "}");
 }
 
 static void faults(struct text *t, const struct figures *f)
@@ -32,15 +49,6 @@ static void faults(struct text *t, const struct figures *f)
 	         f->faults.first_touch, f->faults.remote_read,
 	         f->faults.remote_write, f->faults.upgrade, f->faults.refault,
 	         f->faults.prefetched);
-}
-
-/* "key":value, or "key":null. */
-static void maybe(struct text *t, const char *key, bool known, uint64_t value)
-{
-	if (known)
-		text_add(t, ",\"%s\":%" PRIu64, key, value);
-	else
-		text_add(t, ",\"%s\":null", key);
 }
 
 void render_node(struct text *t, const struct coord *c, const struct node *n)
@@ -60,7 +68,7 @@ void render_node(struct text *t, const struct coord *c, const struct node *n)
 	text_add(t, ",\"metrics_url\":");
 	text_quote(t, f->metrics_url[0] != '\0' ? f->metrics_url : NULL);
 	text_add(t, ",\"memory\":");
-	memory(t, n);
+	memory(t, c, n);
 	text_add(t, ",\"faults\":");
 	faults(t, f);
 	text_add(t,

@@ -127,14 +127,33 @@ static nsec_t renew_every(const struct link *l)
 static void ask_renewal(struct link *l)
 {
 	struct msg m = { .type = MSG_LEASE };
-	json_t *doc = link_lease_doc(l->node, &l->spaces);
+	json_t *doc;
 
+	link_measure(&l->spaces);
+	doc = link_lease_doc(l->node, &l->spaces);
 	l->asked_at = boot_now();
 	if (doc != NULL)
 		say_doc(l, &m, doc);
 }
 
-static void renewed(struct link *l, const struct msg *m)
+/*
+ * How much the peers can store, if the answer says it.  The lease counts
+ * whatever becomes of this: without it we store where we stored before.
+ */
+static void learn_room(struct link *l, const struct msg *m,
+                       const uint8_t *payload)
+{
+	if (m->payload_bytes == 0 ||
+	    link_room_doc(payload, m->payload_bytes, l->node) == 0 ||
+	    l->room_wrong)
+		return;
+	l->room_wrong = true;
+	log_warn("the coordinator's figures of free memory are malformed; they "
+	         "are passed over",
+	         "bytes=%u", m->payload_bytes);
+}
+
+static void renewed(struct link *l, const struct msg *m, const uint8_t *payload)
 {
 	nsec_t end = l->asked_at + m->arg;
 
@@ -147,6 +166,7 @@ static void renewed(struct link *l, const struct msg *m)
 	l->promised = false;
 	atomic_store_explicit(&l->node->lease->end_ns, end,
 	                      memory_order_release);
+	learn_room(l, m, payload);
 }
 
 /* --- what the coordinator says ----------------------------------------- */
@@ -230,7 +250,7 @@ static void space_deliver(struct mail *mail, void *arg)
 static void forget_space(struct link *l, space_id id)
 {
 	for (uint32_t i = 0; i < l->spaces.n; i++)
-		if (l->spaces.v[i]->id == id) {
+		if (l->spaces.v[i].space->id == id) {
 			l->spaces.v[i] = l->spaces.v[--l->spaces.n];
 			return;
 		}
@@ -260,7 +280,7 @@ static void on_space(struct link *l, const struct msg *m,
 static void remember_space(struct link *l, struct space *sp)
 {
 	for (uint32_t i = 0; i < l->spaces.n; i++)
-		if (l->spaces.v[i] == sp)
+		if (l->spaces.v[i].space == sp)
 			return;
 	if (l->spaces.n == l->spaces.room) {
 		uint32_t room = l->spaces.room * 2 + 16;
@@ -271,7 +291,7 @@ static void remember_space(struct link *l, struct space *sp)
 		l->spaces.v = v;
 		l->spaces.room = room;
 	}
-	l->spaces.v[l->spaces.n++] = sp;
+	l->spaces.v[l->spaces.n++] = (struct link_space){ .space = sp };
 }
 
 static void space_answer(struct mail *mail, void *arg)
@@ -389,7 +409,7 @@ static void link_heard(struct link *l, const struct msg *m,
 	if (m->type == MSG_MEMBERS)
 		link_on_members(l, m, payload);
 	else if (m->type == MSG_LEASE && reply)
-		renewed(l, m);
+		renewed(l, m, payload);
 	else if (m->type == MSG_CLAIM && reply)
 		on_claim(l, m, payload);
 	else if ((m->type == MSG_SPACE_ADD || m->type == MSG_SPACE_DROP) &&

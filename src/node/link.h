@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The link from within: link.c is the connection, link_members.c the membership
- * and the promises, link_doc.c the documents.
+ * and the promises, link_doc.c the documents, link_memory.c the figures of
+ * memory in them.
  */
 #pragma once
 
@@ -11,10 +12,19 @@
 #include "node/node.h"
 #include "node/promise.h"
 
-/* Spaces as the link knows them, for the counters of a renewal. */
+/* A space as the link knows it, for the figures of a renewal. */
+struct link_space {
+	struct space *space;
+	/* What its directories take, by the last whole look at them. */
+	uint64_t directory_bytes;
+	/* The look under way: pages seen, and what was found by then. */
+	uint64_t at, found_bytes;
+};
+
 struct link_spaces {
-	struct space **v;
+	struct link_space *v;
 	uint32_t n, room;
+	uint32_t next; /* whose directories are looked at next */
 };
 
 struct link {
@@ -41,7 +51,7 @@ struct link {
 	struct claim_letter *claims; /* unanswered, oldest first */
 	bool claims_fail;            /* the last answer was an error */
 	struct link_spaces spaces;
-	unsigned questions;
+	bool room_wrong; /* an answer's document was, and it was said */
 	struct {
 		uint64_t number;
 		unsigned left; /* shards that have not answered */
@@ -66,5 +76,17 @@ json_t *link_lease_doc(const struct node *n, const struct link_spaces *sp);
 int link_space_doc(const void *payload, uint32_t bytes, struct space_letter *l);
 /* Fill `q` from a QUERY document.  0 or -EPROTO. */
 int link_query_doc(const void *payload, uint32_t bytes, struct query_letter *q);
-/* What a node's memory holds for spaces now, frozen frames included. */
+
+/* link_memory.c: what a renewal says of memory. */
+
+/* What --memory counts, as the kernel has it: memfds, pools, sessions. */
 uint64_t link_resident(const struct node *n, const struct link_spaces *sp);
+/* Look at the directories of the spaces, as far as one renewal may. */
+void link_measure(struct link_spaces *sp);
+/* What --memory does not count: the process at its start, and directories. */
+uint64_t link_overhead(const struct node *n, const struct link_spaces *sp);
+/*
+ * Set n->peer_room as the document of a LEASE answer says.  Returns 0, or
+ * -EPROTO with nothing changed.
+ */
+int link_room_doc(const void *payload, uint32_t bytes, struct node *n);

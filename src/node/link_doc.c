@@ -29,15 +29,6 @@ static uint64_t sum_faults(const struct node *n, enum local_class class)
 		sum_;                                                          \
 	})
 
-uint64_t link_resident(const struct node *n, const struct link_spaces *sp)
-{
-	uint64_t sum = SUM(n, frozen_frames) * PAGE_BYTES;
-
-	for (uint32_t i = 0; i < sp->n; i++)
-		sum += space_mem_resident(&sp->v[i]->mem);
-	return sum;
-}
-
 /* A peer is connected if all lanes of all our shards to it are up. */
 static json_t *peers_json(const struct node *n)
 {
@@ -65,47 +56,80 @@ static json_t *spaces_json(const struct link_spaces *sp)
 	json_t *a = json_array();
 
 	for (uint32_t i = 0; i < sp->n; i++) {
-		struct space *s = sp->v[i];
+		const struct space *s = sp->v[i].space;
 
 		json_array_append_new(
-			a, json_pack("{s:I, s:I, s:I, s:I}", "id",
-		                     (json_int_t)s->id, "clients",
-		                     (json_int_t)atomic_load(&s->n_clients),
-		                     "written_pages",
-		                     (json_int_t)atomic_load(&s->written),
-		                     "lost_pages",
-		                     (json_int_t)atomic_load(&s->lost)));
+			a,
+			json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "id",
+		                  (json_int_t)s->id, "clients",
+		                  (json_int_t)atomic_load(&s->n_clients),
+		                  "written_pages",
+		                  (json_int_t)atomic_load(&s->written),
+		                  "evicted_pages",
+		                  (json_int_t)atomic_load(&s->evicted),
+		                  "under_replicated_pages",
+		                  (json_int_t)atomic_load(&s->under_replicated),
+		                  "lost_pages",
+		                  (json_int_t)atomic_load(&s->lost)));
 	}
 	return a;
 }
 
-json_t *link_lease_doc(const struct node *n, const struct link_spaces *sp)
+static json_t *faults_json(const struct node *n)
 {
 	uint64_t remote_write = sum_faults(n, LOCAL_REMOTE_WRITE) +
 	                        sum_faults(n, LOCAL_FIRST_REMOTE);
-	json_t *faults =
-		json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "first_touch",
-	                  (json_int_t)sum_faults(n, LOCAL_FIRST_TOUCH),
-	                  "remote_read",
-	                  (json_int_t)sum_faults(n, LOCAL_REMOTE_READ),
-	                  "remote_write", (json_int_t)remote_write, "upgrade",
-	                  (json_int_t)sum_faults(n, LOCAL_UPGRADE), "refault",
-	                  (json_int_t)sum_faults(n, LOCAL_REFAULT),
-	                  "prefetched", (json_int_t)SUM(n, prefetched));
+
+	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "first_touch",
+	                 (json_int_t)sum_faults(n, LOCAL_FIRST_TOUCH),
+	                 "remote_read",
+	                 (json_int_t)sum_faults(n, LOCAL_REMOTE_READ),
+	                 "remote_write", (json_int_t)remote_write, "upgrade",
+	                 (json_int_t)sum_faults(n, LOCAL_UPGRADE), "refault",
+	                 (json_int_t)sum_faults(n, LOCAL_REFAULT), "prefetched",
+	                 (json_int_t)SUM(n, prefetched));
+}
+
+/* The figures of memory, on the document's first level. */
+static json_t *memory_json(const struct node *n, const struct link_spaces *sp)
+{
+	const struct memory *m = &n->memory;
 
 	return json_pack(
-		"{s:i, s:s, s:I, s:I, s:i, s:i, s:I, s:i, s:o, s:I, s:i, s:i, "
-		"s:o, s:o}",
-		"pid", (int)getpid(), "state", "alive", "limit_bytes",
-		(json_int_t)n->cfg.memory_bytes, "resident_bytes",
-		(json_int_t)link_resident(n, sp), "lent_bytes", 0,
-		"borrowed_bytes", 0, "overhead_bytes",
-		(json_int_t)(atomic_load(&n->fixed_bytes) +
-	                     SUM(n, overhead_bytes)),
-		"shards", n->cfg.shards, "faults", faults, "wakeups",
-		(json_int_t)SUM(n, wakeups), "threads", n->cfg.shards + 2,
-		"clients", (int)atomic_load(&n->n_clients), "peers",
-		peers_json(n), "spaces", spaces_json(sp));
+		"{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}",
+		"limit_bytes", (json_int_t)n->cfg.memory_bytes,
+		"capacity_bytes", (json_int_t)(memory_high(m) * PAGE_BYTES),
+		"resident_bytes", (json_int_t)link_resident(n, sp),
+		"fixed_bytes",
+		(json_int_t)(atomic_load(&m->fixed_pages) * PAGE_BYTES),
+		"room_pages", (json_int_t)memory_room(m), "lent_bytes",
+		(json_int_t)(atomic_load(&m->lent_pages) * PAGE_BYTES),
+		"borrowed_bytes",
+		(json_int_t)(atomic_load(&m->borrowed_pages) * PAGE_BYTES),
+		"overhead_bytes", (json_int_t)link_overhead(n, sp), "waiting",
+		(json_int_t)atomic_load(&m->waiting), "refused",
+		(json_int_t)atomic_load(&m->refused));
+}
+
+json_t *link_lease_doc(const struct node *n, const struct link_spaces *sp)
+{
+	json_t *memory = memory_json(n, sp);
+	json_t *doc =
+		json_pack("{s:i, s:s, s:i, s:o, s:I, s:i, s:i, s:o, s:o}",
+	                  "pid", (int)getpid(), "state", "alive", "shards",
+	                  n->cfg.shards, "faults", faults_json(n), "wakeups",
+	                  (json_int_t)SUM(n, wakeups), "threads",
+	                  n->cfg.shards + 2, "clients",
+	                  (int)atomic_load(&n->n_clients), "peers",
+	                  peers_json(n), "spaces", spaces_json(sp));
+
+	if (doc == NULL || memory == NULL ||
+	    json_object_update(doc, memory) < 0) {
+		json_decref(doc);
+		doc = NULL;
+	}
+	json_decref(memory);
+	return doc;
 }
 
 static json_t *parse(const void *payload, uint32_t bytes)

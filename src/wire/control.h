@@ -12,7 +12,7 @@
  *	                                  <-SPACE_ADD (each, then new ones)
  *	SPACE_ADD+REPLY ------------------>
  *	LEASE (JSON counters) ------------>   every third of the lease
- *	                                  <-LEASE+REPLY (arg: lease in ns)
+ *	                                  <-LEASE+REPLY (arg: lease in ns; JSON)
  *	CLAIM ---------------------------->   (space, page; arg: claim_arg())
  *	                                  <-CLAIM+REPLY (page, arg; records)
  *	                                  <-QUERY (arg: number of the question)
@@ -26,15 +26,21 @@
  * the connection after a LEAVE+REPLY+ERROR that says why.
  *
  * A LEASE answer says: from the moment you *sent* the question your lease runs
- * for arg ns.
+ * for arg ns.  Its document, if it has one, says how many pages each node that
+ * lives takes for its peers now; who is not named takes none.  Without one, or
+ * with one that makes no sense, what was said before stands, and the lease
+ * counts all the same.
  *
  * JSON documents (all objects):
- *   LEASE        {"pid","state","limit_bytes","resident_bytes","lent_bytes",
- *                 "borrowed_bytes","overhead_bytes","shards","faults":{
- *                 "first_touch","remote_read","remote_write","upgrade",
- *                 "refault","prefetched"},"wakeups","threads","clients",
- *                 "peers":[{"id","connected"}],
- *                 "spaces":[{"id","clients","written_pages","lost_pages"}]}
+ *   LEASE        {"pid","state","limit_bytes","capacity_bytes",
+ *                 "resident_bytes","fixed_bytes","room_pages","lent_bytes",
+ *                 "borrowed_bytes","overhead_bytes","waiting","refused",
+ *                 "shards","faults":{"first_touch","remote_read",
+ *                 "remote_write","upgrade","refault","prefetched"},
+ *                 "wakeups","threads","clients","peers":[{"id","connected"}],
+ *                 "spaces":[{"id","clients","written_pages","evicted_pages",
+ *                 "under_replicated_pages","lost_pages"}]}; answer
+ *                 {"room":[[id,pages],...]}
  *   SPACE_ADD    {"id","name","size_bytes","replicas","overcommit",
  *                 "bind":BIND}    BIND: null, "interleave", or
  *                 [[first_extent,n_extents,node],...]

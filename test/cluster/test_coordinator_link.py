@@ -239,10 +239,52 @@ def test_members_hear_when_memory_gets_scarce(coordinator):
     assert a.epoch == 3
 
 
+def say_room(node, pages, **figures):
+    node.figures.update(capacity_bytes=GIB, room_pages=pages, **figures)
+    node.send_lease()
+
+
+def test_the_answer_to_a_renewal_says_who_has_room(coordinators):
+    c = coordinators("--lease", "1500")
+    a, b = c.fake("a"), c.fake("b")
+    d = c.fake("d", renew=False)
+    # Who says nothing of it has none to give.
+    wait_for(lambda: a.room == {})
+    say_room(a, 7)
+    say_room(b, 1 << 38)
+    wait_for(lambda: a.room == {a.id: 7, b.id: 1 << 38} == b.room)
+    say_room(b, 0)
+    wait_for(lambda: a.room == {a.id: 7})
+    # Nor has who does not renew any more.
+    c.wait_state("d", "dead")
+    say_room(b, 5)
+    wait_for(lambda: a.room == {a.id: 7, b.id: 5})
+    assert d.id not in a.room
+    b.leave()
+    wait_for(lambda: a.room == {a.id: 7})
+
+
+def test_room_is_not_told_before_all_were_heard(coordinators):
+    c = coordinators("--lease", "20000")
+    a, b = c.fake("a"), c.fake("b")
+    say_room(a, 7)
+    say_room(b, 9)
+    wait_for(lambda: a.room == {a.id: 7, b.id: 9})
+    a.break_link()
+    b.break_link()
+    c.restart(kill=True)
+    a.connect()
+    assert not a.renew().payload  # what it knows may well be so
+    b.connect()
+    b.renew()
+    assert wire.room(a.renew()) == {a.id: 7, b.id: 9}
+
+
 def test_a_broken_lease_document_ends_the_link(coordinator):
     for payload in (b"", b"nonsense", b"[]", b'{"pid":-1}', b'{"pid":"x"}',
                     b'{"peers":[{"id":5000}]}', b'{"peers":[1]}',
-                    b'{"spaces":[{"clients":1}]}'):
+                    b'{"spaces":[{"clients":1}]}', b'{"room_pages":-1}',
+                    b'{"capacity_bytes":1125899906842625}'):
         r = registration(coordinator)
         link = open_link(coordinator, r)
         link.send(wire.hello(r["id"], r["incarnation"]))
@@ -320,6 +362,18 @@ def test_a_full_node_is_home_of_no_more(coordinator):
     assert {e[0] for e in small.claim(3, 0, 16)} == {big.id}
     coordinator.delete("/v1/spaces/y")
     assert {e[0] for e in small.claim(3, 16, 15)} == {small.id}
+
+
+def test_who_says_what_he_can_hold_is_home_of_no_more(coordinator):
+    small = coordinator.fake("small", memory=64 * MIB)
+    big = coordinator.fake("big", memory=256 * MIB)
+    small.figures["capacity_bytes"] = 40 * MIB
+    small.send_lease()
+    wait_for(lambda: coordinator.get("/v1/nodes/small")["memory"][
+        "capacity_bytes"] == 40 * MIB)
+    coordinator.space("x", size=200 * MIB)
+    homes = [e[0] for e in small.claim(1, 0, 32)]
+    assert homes == [small.id] * 20 + [big.id] * 12
 
 
 def test_where_nobody_has_room_all_share(coordinator):

@@ -228,11 +228,43 @@ def test_figures_of_nodes_are_summed(coordinator):
     coordinator.space("x")
     for node, clients, pages in ((a, 1, 10), (b, 2, 20)):
         node.figures["spaces"] = [{"id": 1, "clients": clients,
-                                   "written_pages": pages, "lost_pages": 1}]
+                                   "written_pages": pages,
+                                   "evicted_pages": pages - 4,
+                                   "under_replicated_pages": clients + 1,
+                                   "lost_pages": 1}]
         node.send_lease()
     wait_for(lambda: coordinator.get("/v1/spaces/x")["clients"] == 3)
     pages = coordinator.get("/v1/spaces/x")["pages"]
-    assert pages["written"] == 30 and pages["lost"] == 2
+    assert pages == {"written": 30, "evicted": 22, "under_replicated": 5,
+                     "missing": 0, "lost": 2}
+
+
+def test_memory_is_shown_as_its_node_says(coordinator):
+    a = coordinator.fake("a", memory=256 * MIB)
+    # Until it has said more: the limit, less the reserve.
+    assert coordinator.get("/v1/nodes/a")["memory"] == {
+        "limit_bytes": 256 * MIB, "capacity_bytes": 252 * MIB,
+        "resident_bytes": 0, "room_bytes": 256 * MIB, "lent_bytes": 0,
+        "borrowed_bytes": 0, "overhead_bytes": 0, "waiting": 0, "refused": 0,
+        "refused_age_ms": None}
+    a.figures.update(capacity_bytes=240 * MIB, resident_bytes=50 * MIB,
+                     room_pages=100, lent_bytes=4096, borrowed_bytes=8192,
+                     overhead_bytes=5 * MIB, fixed_bytes=MIB, waiting=3,
+                     refused=0)
+    a.send_lease()
+    wait_for(lambda: coordinator.get("/v1/nodes/a")["memory"]["waiting"] == 3)
+    memory = coordinator.get("/v1/nodes/a")["memory"]
+    assert memory == {
+        "limit_bytes": 256 * MIB, "capacity_bytes": 240 * MIB,
+        "resident_bytes": 50 * MIB, "room_bytes": 100 * 4096,
+        "lent_bytes": 4096, "borrowed_bytes": 8192,
+        "overhead_bytes": 5 * MIB, "waiting": 3, "refused": 0,
+        "refused_age_ms": None}
+    a.figures["refused"] = 2
+    a.send_lease()
+    wait_for(lambda: coordinator.get("/v1/nodes/a")["memory"][
+        "refused_age_ms"] is not None)
+    assert coordinator.get("/v1/nodes/a")["memory"]["refused"] == 2
 
 
 # --- maps ----------------------------------------------------------------------

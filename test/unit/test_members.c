@@ -354,7 +354,132 @@ static void a_node_keeps_an_exchange_reserve(void **state)
 	n.limit_bytes = 100 * PAGE_BYTES;
 	assert_int_equal(node_capacity_pages(&n), 0);
 	n.figures.resident_bytes = 1ull << 40;
-	assert_int_equal(node_free_bytes(&n), 0);
+	assert_int_equal(node_room_pages(&n), 0);
+}
+
+static void what_a_node_says_of_its_memory_counts(void **state)
+{
+	struct node n = { .limit_bytes = 1ull << 30 };
+
+	(void)state;
+	n.figures = (struct figures){ .resident_bytes = 7 * PAGE_BYTES,
+		                      .has_capacity = true,
+		                      .capacity_bytes = 100 * PAGE_BYTES,
+		                      .room_pages = 93 };
+	assert_int_equal(node_capacity_pages(&n), 100);
+	assert_int_equal(node_room_pages(&n), 93);
+	/* Nothing can be all that it has. */
+	n.figures.capacity_bytes = n.figures.room_pages = 0;
+	assert_int_equal(node_capacity_pages(&n), 0);
+	assert_int_equal(node_room_pages(&n), 0);
+}
+
+/* `n` renews at `now` and says that it has room for so many pages. */
+static void say_room(struct node *n, uint64_t pages, nsec_t now)
+{
+	struct figures f = { .has_capacity = true, .room_pages = pages };
+
+	members_heard(n, &f, now);
+	assert_true(members_renew(&m, n, now, &em) >= 0);
+}
+
+static void assert_room(const char *want)
+{
+	AUTO_FREE char *got = members_room(&m);
+
+	assert_string_equal(got, want);
+}
+
+static void room_is_told_of_those_that_live(void **state)
+{
+	struct node *a = join("a", MS), *b = join("b", MS), *c = join("c", MS);
+	struct node *joining = NULL;
+	bool fenced;
+
+	(void)state;
+	/* Who does not say it takes nothing. */
+	assert_room("{\"room\":[]}");
+	say_room(b, 1ull << 38, MS);
+	say_room(c, 7, MS);
+	assert_room("{\"room\":[[1,274877906944],[2,7]]}");
+	assert_int_equal(enter("d", MS, &joining), REGISTER_DONE);
+	say_room(a, 0, 900 * MS);
+	say_room(b, 5, 900 * MS);
+	assert_room("{\"room\":[[1,5],[2,7]]}");
+	/* Who has no lease serves nobody, so it stores for nobody. */
+	(void)members_due(&m, 1100 * MS, &fenced);
+	assert_true(fenced);
+	assert_room("{\"room\":[[1,5]]}");
+}
+
+static void nothing_is_told_until_all_were_heard(void **state)
+{
+	struct node *b;
+
+	(void)state;
+	say_room(join("a", MS), 5, MS);
+	b = join("b", MS);
+	say_room(b, 6, MS);
+	restart(0);
+	assert_null(members_room(&m));
+	say_room(members_at(&m, 0), 7, MS);
+	/* That of b is not known: it may have what it had. */
+	assert_null(members_room(&m));
+	say_room(members_at(&m, 1), 8, MS);
+	assert_room("{\"room\":[[0,7],[1,8]]}");
+}
+
+static void rooms_of_all_nodes_fit_a_message(void **state)
+{
+	char name[16], *room;
+
+	(void)state;
+	for (unsigned i = 0; i < HOME_LOST; i++) {
+		snprintf(name, sizeof(name), "n%u", i);
+		say_room(join(name, MS), MEMORY_BYTES_MAX / PAGE_BYTES, MS);
+	}
+	room = members_room(&m);
+	assert_true(strlen(room) <= MEMBERS_ROOM_BYTES_MAX);
+	assert_true(strlen(room) > HOME_LOST * strlen("[1,274877906944],"));
+	free(room);
+}
+
+static void the_last_refusal_is_dated(void **state)
+{
+	struct figures f = { .refused = 3 };
+	struct node *n = NULL;
+
+	(void)state;
+	assert_int_equal(enter("a", 0, &n), REGISTER_DONE);
+	/* What was before we heard of it has no date. */
+	members_heard(n, &f, 5 * MS);
+	assert_int_equal(members_renew(&m, n, 5 * MS, &em), RENEW_JOINED);
+	assert_int_equal(n->refused_at, 0);
+	f.refused = 3;
+	members_heard(n, &f, 6 * MS);
+	assert_int_equal(n->refused_at, 0);
+	f.refused = 4;
+	members_heard(n, &f, 7 * MS);
+	assert_int_equal(n->refused_at, 7 * MS);
+	f.refused = 4;
+	members_heard(n, &f, 8 * MS);
+	assert_int_equal(n->refused_at, 7 * MS);
+	assert_int_equal(n->figures.refused, 4);
+}
+
+static void buffers_are_no_pages_to_leave_behind(void **state)
+{
+	struct figures f = { .resident_bytes = 8192, .fixed_bytes = 8192 };
+	struct node *a = join("a", MS), *b = join("b", MS);
+
+	(void)state;
+	members_heard(a, &f, MS);
+	assert_int_equal(members_leave(&m, a, &em), 0);
+	assert_int_equal(a->state, MEMBER_DRAINED);
+	f = (struct figures){ .resident_bytes = 8193, .fixed_bytes = 8192 };
+	members_heard(b, &f, MS);
+	assert_int_equal(members_leave(&m, b, &em), 0);
+	assert_int_equal(b->state, MEMBER_DEAD);
 }
 
 static void the_record_has_everybody_in_order(void **state)
@@ -470,6 +595,12 @@ int main(void)
 		fact(a_shorter_lease_does_not_shorten_those_given),
 		fact(a_cluster_is_forgotten_with_its_nodes),
 		fact(a_node_keeps_an_exchange_reserve),
+		fact(what_a_node_says_of_its_memory_counts),
+		fact(room_is_told_of_those_that_live),
+		fact(nothing_is_told_until_all_were_heard),
+		fact(rooms_of_all_nodes_fit_a_message),
+		fact(the_last_refusal_is_dated),
+		fact(buffers_are_no_pages_to_leave_behind),
 		fact(the_record_has_everybody_in_order),
 		fact(what_cannot_be_written_has_not_happened),
 	};
