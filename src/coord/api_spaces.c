@@ -291,8 +291,19 @@ static void tell_nodes(struct coord *c, struct request *rq, struct space *sp)
 	round_run(&mk->round, NODES_ANSWER_NS);
 }
 
-static void refuse_admission(struct request *rq, const struct space_request *w,
-                             const struct admission *a)
+static void refuse_replicas(struct request *rq, const struct space_request *w,
+                            const struct admission *a)
+{
+	request_problem(rq, 507,
+	                "'%s' asks for %u copies of each evicted page on other "
+	                "nodes than the one that evicts it: that takes %u "
+	                "nodes, and %u are alive; start more nodes, ask for "
+	                "fewer replicas, or insist with overcommit",
+	                w->name, w->replicas, w->replicas + 1, a->n_nodes);
+}
+
+static void refuse_size(struct request *rq, const struct space_request *w,
+                        const struct admission *a)
 {
 	uint64_t left = a->total_bytes > a->taken_bytes ?
 	                        a->total_bytes - a->taken_bytes :
@@ -314,11 +325,27 @@ static void refuse_admission(struct request *rq, const struct space_request *w,
 		size_text(a->taken_bytes, taken), size_text(left, free_text));
 }
 
+/* Is there memory for it, or does who wishes it insist? */
+static bool fits(struct wish *w)
+{
+	struct request *rq = w->b->rq;
+	struct admission a;
+	enum admit_outcome out = spaces_admit(&w->c->spaces, w->rq.size_bytes,
+	                                      w->rq.replicas, &a);
+
+	if (out == ADMIT_FITS || w->rq.overcommit)
+		return true;
+	if (out == ADMIT_NO_ROOM)
+		refuse_size(rq, &w->rq, &a);
+	else
+		refuse_replicas(rq, &w->rq, &a);
+	return false;
+}
+
 /* The body is fine; is the wish?  True: the space may be made. */
 static bool admit(struct wish *w)
 {
 	struct request *rq = w->b->rq;
-	struct admission a;
 
 	if (spaces_find(&w->c->spaces, w->rq.name)) {
 		request_problem(rq, 409,
@@ -335,12 +362,8 @@ static bool admit(struct wish *w)
 		                member_state_name(w->not_alive->state));
 		return false;
 	}
-	if (!spaces_admit(&w->c->spaces, w->rq.size_bytes, w->rq.replicas,
-	                  &a) &&
-	    !w->rq.overcommit) {
-		refuse_admission(rq, &w->rq, &a);
+	if (!fits(w))
 		return false;
-	}
 	if (w->rq.bind != BIND_NONE && w->rq.n_ranges == 0) {
 		request_problem(rq, 503,
 		                "no node is alive to interleave over; start "

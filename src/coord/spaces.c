@@ -300,8 +300,8 @@ struct space *spaces_at(const struct spaces *s, space_id id)
 
 /* --- making and dropping ------------------------------------------------- */
 
-bool spaces_admit(const struct spaces *s, uint64_t size_bytes,
-                  uint32_t replicas, struct admission *ret)
+enum admit_outcome spaces_admit(const struct spaces *s, uint64_t size_bytes,
+                                uint32_t replicas, struct admission *ret)
 {
 	struct admission a = { .asked_bytes = size_bytes * replicas };
 
@@ -320,7 +320,10 @@ bool spaces_admit(const struct spaces *s, uint64_t size_bytes,
 		a.total_bytes += node_capacity_pages(n) * PAGE_BYTES;
 	}
 	*ret = a;
-	return a.asked_bytes + a.taken_bytes <= a.total_bytes;
+	if (a.asked_bytes + a.taken_bytes > a.total_bytes)
+		return ADMIT_NO_ROOM;
+	return replicas > 1 && a.n_nodes <= replicas ? ADMIT_TOO_FEW_NODES :
+	                                               ADMIT_FITS;
 }
 
 static void space_key(space_id id, char key[DRAFT_KEY_BYTES])

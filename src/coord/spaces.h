@@ -10,8 +10,9 @@
  *   no zeros   An extent that a node had opened when it died is nobody's
  *              again: see HOME_LOST in wire/control.h.
  *   first come Claims are answered in their order, and are idempotent.
- *   admission  Spaces fit the memory of the living nodes, less their exchange
- *              reserves, unless whoever made one insisted.
+ *   admission  Spaces, times their replicas, fit what the living nodes can
+ *              hold for good, and there are nodes enough for the replicas,
+ *              unless whoever made one insisted.
  *
  * What it expects: one thread; the members outlive it, and it keeps their
  * homed_pages and opened_extents.
@@ -107,12 +108,23 @@ json_t *space_document(const struct space *sp);
 struct admission {
 	uint64_t asked_bytes; /* size x replicas of the new one */
 	uint64_t taken_bytes; /* of those there are */
-	uint64_t total_bytes; /* limits less reserves of the nodes alive */
+	uint64_t total_bytes; /* what the nodes alive can hold for good */
 	uint32_t n_nodes;
 };
-/* Whether it fits; *ret has the figures either way. */
-bool spaces_admit(const struct spaces *s, uint64_t size_bytes,
-                  uint32_t replicas, struct admission *ret);
+
+enum admit_outcome {
+	ADMIT_FITS = 0,
+	ADMIT_NO_ROOM = 1,
+	/*
+	 * An evicted page could not lie on as many nodes as ordered, for its
+	 * evictor keeps no copy.  The one replica that is the default needs no
+	 * second node: where there is none nothing is evicted.
+	 */
+	ADMIT_TOO_FEW_NODES = 2,
+};
+/* Whether it fits; *ret has the figures in any case. */
+enum admit_outcome spaces_admit(const struct spaces *s, uint64_t size_bytes,
+                                uint32_t replicas, struct admission *ret);
 
 struct space_request {
 	const char *name; /* checked by the caller, as all of these */

@@ -30,6 +30,8 @@ def detail(problem):
 
 def test_a_space_is_made_told_shown_and_deleted(coordinator):
     node = coordinator.fake("a")
+    coordinator.fake("b")
+    coordinator.fake("c")
     r = coordinator.request("POST", "/v1/spaces", 201, json={
         "name": "x", "size_bytes": 5 * MIB, "replicas": 2, "bind": None,
         "overcommit": False})
@@ -112,6 +114,7 @@ def test_spaces_are_admitted_while_they_fit(coordinator):
     assert "0 nodes alive" in detail(problem)
     coordinator.fake("a", memory=256 * MIB)
     coordinator.fake("b", memory=32 * MIB)
+    coordinator.fake("d", memory=4096)  # has nothing, but is the third
     room = 256 * MIB * 63 // 64 + 31 * MIB  # a reserve is at least 1 MiB
     coordinator.space("x", size=room // 2 // 4096 * 4096, replicas=2)
     problem = coordinator.space("y", size=2 * MIB, expect=507)
@@ -124,6 +127,36 @@ def test_spaces_are_admitted_while_they_fit(coordinator):
     coordinator.space("z", size=4096, expect=507)
     coordinator.delete("/v1/spaces/x")
     coordinator.space("z", size=4096)
+
+
+def test_what_nodes_can_hold_is_what_they_say(coordinator):
+    a = coordinator.fake("a", memory=256 * MIB)
+    a.figures["capacity_bytes"] = 100 * MIB
+    a.send_lease()
+    wait_for(lambda: coordinator.get("/v1/nodes/a")["memory"][
+        "capacity_bytes"] == 100 * MIB)
+    problem = coordinator.space("x", size=102 * MIB, expect=507)
+    assert problem["total_bytes"] == 100 * MIB
+    coordinator.space("x", size=100 * MIB)
+    # To the byte.
+    coordinator.space("y", size=4096, expect=507)
+
+
+def test_replicas_need_that_many_other_nodes(coordinator):
+    coordinator.fake("a")
+    # One copy is the default; who is alone evicts nothing.
+    coordinator.space("one", size=2 * MIB)
+    problem = coordinator.space("x", size=2 * MIB, replicas=2, expect=507)
+    assert "takes 3 nodes, and 1 are alive" in detail(problem)
+    assert "asked_bytes" not in problem
+    coordinator.fake("b")
+    coordinator.space("x", size=2 * MIB, replicas=2, expect=507)
+    coordinator.space("y", size=2 * MIB, replicas=2, overcommit=True)
+    coordinator.post("/v1/nodes", {**REGISTRATION, "name": "c"})
+    coordinator.space("x", size=2 * MIB, replicas=2, expect=507)
+    coordinator.fake("d")
+    coordinator.space("x", size=2 * MIB, replicas=2)
+    coordinator.space("z", size=2 * MIB, replicas=3, expect=507)
 
 
 def test_a_huge_space_is_made_at_once(coordinator):

@@ -29,7 +29,7 @@ def store_of(c):
 def test_a_restart_loses_nothing(coordinators, kill):
     c = coordinators()
     a, b = c.fake("a"), c.fake("b")
-    c.space("x", size=200 * MIB, replicas=2)
+    c.space("x", size=200 * MIB, replicas=2, overcommit=True)
     c.space("y", bind="interleave")
     c.space("z", size=9 * MIB, bind=[[1, 2, 0], [3, 1, 1]])
     c.space("gone")

@@ -417,18 +417,70 @@ static void spaces_are_admitted_to_the_byte(void **state)
 	struct admission a;
 
 	(void)state;
-	assert_true(spaces_admit(&s, total, 1, &a));
+	assert_int_equal(spaces_admit(&s, total, 1, &a), ADMIT_FITS);
 	assert_int_equal(a.total_bytes, total);
 	assert_int_equal(a.n_nodes, 4);
-	assert_false(spaces_admit(&s, total + PAGE_BYTES, 1, &a));
-	assert_false(spaces_admit(&s, total / 2 + PAGE_BYTES, 2, &a));
+	assert_int_equal(spaces_admit(&s, total + PAGE_BYTES, 1, &a),
+	                 ADMIT_NO_ROOM);
+	assert_int_equal(spaces_admit(&s, total / 2, 2, &a), ADMIT_FITS);
+	assert_int_equal(spaces_admit(&s, total / 2 + PAGE_BYTES, 2, &a),
+	                 ADMIT_NO_ROOM);
 	(void)make("x", 100 * MIB, BIND_NONE, NULL, 0);
-	assert_true(spaces_admit(&s, total - 100 * MIB, 1, &a));
-	assert_false(spaces_admit(&s, total - 99 * MIB, 1, &a));
+	assert_int_equal(spaces_admit(&s, total - 100 * MIB, 1, &a),
+	                 ADMIT_FITS);
+	assert_int_equal(spaces_admit(&s, total - 99 * MIB, 1, &a),
+	                 ADMIT_NO_ROOM);
 	assert_int_equal(a.taken_bytes, 100 * MIB);
 	assert_int_equal(members_bury(&m, node[3], &em), 0);
-	assert_false(spaces_admit(&s, total - 100 * MIB, 1, &a));
+	assert_int_equal(spaces_admit(&s, total - 100 * MIB, 1, &a),
+	                 ADMIT_NO_ROOM);
 	assert_int_equal(a.total_bytes, total - 504 * MIB);
+}
+
+/* `n` says that it can hold so much for good. */
+static void say_capacity(struct node *n, uint64_t bytes)
+{
+	struct figures f = { .has_capacity = true, .capacity_bytes = bytes };
+
+	members_heard(n, &f, 0);
+}
+
+static void what_nodes_can_hold_is_what_they_say(void **state)
+{
+	uint64_t total = 63 * MIB + 126 * MIB + 240 * MIB + 480 * MIB;
+	struct admission a;
+	struct space *sp;
+
+	(void)state;
+	say_capacity(node[2], 240 * MIB);
+	say_capacity(node[3], 480 * MIB);
+	assert_int_equal(spaces_admit(&s, total, 1, &a), ADMIT_FITS);
+	assert_int_equal(a.total_bytes, total);
+	assert_int_equal(spaces_admit(&s, total + PAGE_BYTES, 1, &a),
+	                 ADMIT_NO_ROOM);
+	/* Homes follow: 6 MiB hold three extents, the rest goes elsewhere. */
+	say_capacity(node[0], 6 * MIB);
+	say_capacity(node[3], 0);
+	sp = make("x", 64 * MIB, BIND_NONE, NULL, 0);
+	assert_string_equal(claim(node[0], sp, 0,
+	                          (struct claim){ 5, 0, false }),
+	                    "0-1 0-1 0-1 2-1 2-1");
+	check_figures();
+}
+
+static void replicas_need_as_many_nodes_and_one_more(void **state)
+{
+	struct admission a;
+
+	(void)state;
+	assert_int_equal(spaces_admit(&s, MIB, 3, &a), ADMIT_FITS);
+	assert_int_equal(spaces_admit(&s, MIB, 4, &a), ADMIT_TOO_FEW_NODES);
+	assert_int_equal(a.n_nodes, 4);
+	for (unsigned i = 0; i < 3; i++)
+		assert_int_equal(members_bury(&m, node[i], &em), 0);
+	assert_int_equal(spaces_admit(&s, MIB, 2, &a), ADMIT_TOO_FEW_NODES);
+	/* One node has nobody to evict to, and needs nobody. */
+	assert_int_equal(spaces_admit(&s, MIB, 1, &a), ADMIT_FITS);
 }
 
 /* --- ends of lives ----------------------------------------------------- */
@@ -602,6 +654,8 @@ int main(void)
 		fact(names_and_numbers_find_spaces),
 		fact(good_names_are_short_and_low),
 		fact(spaces_are_admitted_to_the_byte),
+		fact(what_nodes_can_hold_is_what_they_say),
+		fact(replicas_need_as_many_nodes_and_one_more),
 		fact(what_the_dead_never_opened_is_there_for_all),
 		fact(what_the_dead_had_opened_is_nobodys_for_good),
 		fact(a_batch_that_cannot_be_written_has_not_happened),
