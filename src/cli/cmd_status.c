@@ -116,10 +116,10 @@ static json_t *answer_json(const struct answer *a)
 
 static int print_nodes(const struct answer *a)
 {
-	AUTO(table_free) struct table *t = table_new("rlllrrrrrrr");
+	AUTO(table_free) struct table *t = table_new("rlllrrr");
 	static const char *const heads[] = {
-		"ID",   "NAME", "STATE",    "ENDPOINT", "LEASE AGE", "LIMIT",
-		"HELD", "LENT", "BORROWED", "CLIENTS",  "FAULTS",
+		"ID",        "NAME",    "STATE",  "ENDPOINT",
+		"LEASE AGE", "CLIENTS", "FAULTS",
 	};
 	static const char *const kinds[] = {
 		"first_touch", "remote_read", "remote_write",
@@ -132,7 +132,6 @@ static int print_nodes(const struct answer *a)
 		table_cell(t, "%s", heads[i]);
 	json_array_foreach(json_object_get(a->members, "nodes"), i, node)
 	{
-		const json_t *memory = json_object_get(node, "memory");
 		const json_t *faults = json_object_get(node, "faults");
 		uint64_t all = 0;
 
@@ -149,10 +148,6 @@ static int print_nodes(const struct answer *a)
 					   node, "lease_age_ms"));
 		else
 			table_cell(t, "-");
-		table_cell_size(t, field_u64(memory, "limit_bytes"));
-		table_cell_size(t, field_u64(memory, "resident_bytes"));
-		table_cell_size(t, field_u64(memory, "lent_bytes"));
-		table_cell_size(t, field_u64(memory, "borrowed_bytes"));
 		table_cell(t, "%llu",
 		           (unsigned long long)field_u64(node, "clients"));
 		table_cell(t, "%llu", (unsigned long long)all);
@@ -161,13 +156,52 @@ static int print_nodes(const struct answer *a)
 	return table_print(t, 2, stdout);
 }
 
+/* Where pages lie, a line for each node that has any to tell of. */
+static int print_memory(const struct answer *a)
+{
+	AUTO(table_free) struct table *t = table_new("rlrrrrrrr");
+	static const char *const heads[] = {
+		"ID",       "NAME", "LIMIT",    "HELD",    "LENT",
+		"BORROWED", "ROOM", "OVERHEAD", "WAITING",
+	};
+	static const char *const sizes[] = {
+		"limit_bytes",    "resident_bytes", "lent_bytes",
+		"borrowed_bytes", "room_bytes",     "overhead_bytes",
+	};
+	const json_t *node;
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(heads); i++)
+		table_cell(t, "%s", heads[i]);
+	json_array_foreach(json_object_get(a->members, "nodes"), i, node)
+	{
+		const json_t *memory = json_object_get(node, "memory");
+
+		if (!node_in_state(node, "alive") &&
+		    !node_in_state(node, "fenced"))
+			continue;
+		table_cell(t, "%llu",
+		           (unsigned long long)field_u64(node, "id"));
+		table_cell(t, "%s", field_text(node, "name"));
+		for (size_t k = 0; k < ARRAY_SIZE(sizes); k++)
+			table_cell_size(t, field_u64(memory, sizes[k]));
+		table_cell(t, "%llu",
+		           (unsigned long long)field_u64(memory, "waiting"));
+	}
+	printf("\nmemory\n");
+	return table_print(t, 2, stdout);
+}
+
 static int print_spaces(const struct answer *a)
 {
-	AUTO(table_free) struct table *t = table_new("lrrrrrr");
+	AUTO(table_free) struct table *t = table_new("lrrrrrrrrr");
 	static const char *const heads[] = {
-		"NAME",    "SIZE", "REPLICAS", "HOMED",
-		"WRITTEN", "LOST", "CLIENTS",
+		"NAME",    "SIZE",       "REPLICAS", "HOMED", "WRITTEN",
+		"EVICTED", "UNDER-REPL", "MISSING",  "LOST",  "CLIENTS",
 	};
+	/* These are rather none, or so many that one wants the number. */
+	static const char *const counts[] = { "under_replicated", "missing",
+		                              "lost" };
 	const json_t *spaces = json_object_get(a->members, "spaces");
 	const json_t *space;
 	size_t i;
@@ -192,8 +226,11 @@ static int print_spaces(const struct answer *a)
 		           (unsigned long long)field_u64(extents, "homed"),
 		           (unsigned long long)field_u64(extents, "total"));
 		table_cell_size(t, field_u64(pages, "written") * PAGE_BYTES);
-		table_cell(t, "%llu",
-		           (unsigned long long)field_u64(pages, "lost"));
+		table_cell_size(t, field_u64(pages, "evicted") * PAGE_BYTES);
+		for (size_t k = 0; k < ARRAY_SIZE(counts); k++)
+			table_cell(t, "%llu",
+			           (unsigned long long)field_u64(pages,
+			                                         counts[k]));
 		table_cell(t, "%llu",
 		           (unsigned long long)field_u64(space, "clients"));
 	}
@@ -211,7 +248,8 @@ static int print_text(const struct cli *cli, const struct answer *a)
 		       field_text(a->members, "name"), a->cluster.url,
 		       (unsigned long long)field_u64(a->members, "epoch"),
 		       a->ms);
-		if (print_nodes(a) < 0 || print_spaces(a) < 0)
+		if (print_nodes(a) < 0 || print_memory(a) < 0 ||
+		    print_spaces(a) < 0)
 			return cli_fail(cli, "cannot print: out of memory");
 	}
 	return cli_finish(cli, a->ok ? CLI_OK : CLI_FAILED);

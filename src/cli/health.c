@@ -6,7 +6,11 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/size.h"
 #include "cli/http.h"
+
+/* How long a refused eviction is worth a warning. */
+#define REFUSED_MS 10000u
 
 const char *health_name(enum health h)
 {
@@ -114,23 +118,44 @@ static bool is_over_limit(const json_t *node, const json_t *cluster)
 	       field_u64(memory, "limit_bytes");
 }
 
+/*
+ * Somebody waits, or no peer took what it would evict: a refusal is over as
+ * soon as there is room, so the last one counts for a while.
+ */
+static bool is_full(const json_t *node, const json_t *cluster)
+{
+	const json_t *memory = json_object_get(node, "memory");
+
+	(void)cluster;
+	if (!node_in_state(node, "alive"))
+		return false;
+	return field_u64(memory, "waiting") > 0 ||
+	       (json_is_integer(json_object_get(memory, "refused_age_ms")) &&
+	        field_u64(memory, "refused_age_ms") <= REFUSED_MS);
+}
+
 static const struct rule {
 	const char *code;
 	enum health level;
 	bool (*applies)(const json_t *node, const json_t *cluster);
-	const char *text; /* after "1 of 3 nodes " */
+	const char *text;   /* after "1 of 3 nodes " */
+	const char *remedy; /* after their numbers; may be NULL */
 } rules[] = {
 	{ "NODE_DEAD", HEALTH_ERR, is_dead,
-	  "declared dead, what they alone held is gone" },
+	  "declared dead, what they alone held is gone", NULL },
 	{ "NODE_FENCED", HEALTH_ERR, is_fenced,
-	  "without a lease, they serve nobody" },
+	  "without a lease, they serve nobody", NULL },
 	{ "NODE_JOINING", HEALTH_WARN, is_joining,
-	  "registered but not yet here" },
-	{ "LEASE_LATE", HEALTH_WARN, is_late, "late to renew their lease" },
+	  "registered but not yet here", NULL },
+	{ "LEASE_LATE", HEALTH_WARN, is_late, "late to renew their lease",
+	  NULL },
 	{ "PEERS_APART", HEALTH_WARN, is_apart,
-	  "without a connection to some other node" },
+	  "without a connection to some other node", NULL },
 	{ "MEMORY_OVER_LIMIT", HEALTH_WARN, is_over_limit,
-	  "hold more than their --memory" },
+	  "hold more than their --memory", NULL },
+	{ "MEMORY_FULL", HEALTH_WARN, is_full,
+	  "full, and no peer has room for what they evict",
+	  "; add a node, or raise --memory" },
 };
 
 /* Apply one rule to all nodes: one reason that names them. */
@@ -157,8 +182,49 @@ static void judge_nodes(struct health_report *r, const struct rule *rule,
 	}
 	if (n > 0)
 		health_add(r, rule->level, rule->code,
-		           "%u of %zu nodes %s: node %s", n,
-		           json_array_size(nodes), rule->text, names);
+		           "%u of %zu nodes %s: node %s%s", n,
+		           json_array_size(nodes), rule->text, names,
+		           rule->remedy ? rule->remedy : "");
+}
+
+/* --- rules about memory -------------------------------------------------- */
+
+/*
+ * Can those that live hold the spaces that were admitted?  Who insisted with
+ * --overcommit has heard that they cannot.
+ */
+static void judge_capacity(struct health_report *r, const json_t *cluster)
+{
+	char have_text[SIZE_TEXT_BYTES], need_text[SIZE_TEXT_BYTES],
+		add_text[SIZE_TEXT_BYTES];
+	uint64_t have = 0, need = 0;
+	const json_t *v;
+	size_t i;
+
+	json_array_foreach(json_object_get(cluster, "nodes"), i, v)
+	{
+		const json_t *memory = json_object_get(v, "memory");
+
+		if (!node_in_state(v, "alive") && !node_in_state(v, "fenced"))
+			continue;
+		if (!json_is_integer(json_object_get(memory, "capacity_bytes")))
+			return; /* a coordinator that does not know it */
+		have += field_u64(memory, "capacity_bytes");
+	}
+	json_array_foreach(json_object_get(cluster, "spaces"), i, v)
+	{
+		if (!field_true(v, "overcommit"))
+			need += field_u64(v, "size_bytes") *
+			        field_u64(v, "replicas");
+	}
+	if (need > have)
+		health_add(r, HEALTH_ERR, "CAPACITY_SHORT",
+		           "capacity too small: the living nodes can hold %s, "
+		           "the spaces need %s; add %s, by a node or by "
+		           "--memory",
+		           size_text(have, have_text),
+		           size_text(need, need_text),
+		           size_text(need - have, add_text));
 }
 
 /* --- rules about pages --------------------------------------------------- */
@@ -199,6 +265,7 @@ void health_judge(struct health_report *r, const json_t *cluster)
 		           "no node has joined; start one with memspan-node");
 	for (size_t i = 0; i < ARRAY_SIZE(rules); i++)
 		judge_nodes(r, &rules[i], cluster);
+	judge_capacity(r, cluster);
 	judge_pages(r, cluster, "lost", HEALTH_ERR, "PAGES_LOST",
 	            "are lost: accesses end with SIGBUS");
 	judge_pages(r, cluster, "missing", HEALTH_WARN, "PAGES_MISSING",

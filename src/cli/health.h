@@ -14,6 +14,8 @@
  *	LEASE_LATE             warn  alive, but the last renewal is a lease old
  *	PEERS_APART            warn  two living nodes have no connection
  *	MEMORY_OVER_LIMIT      warn  a node holds more than its --memory
+ *	MEMORY_FULL            warn  what a node would evict no peer takes
+ *	CAPACITY_SHORT         err   the nodes that live cannot hold the spaces
  *	PAGES_LOST             err   contents that nobody has any more
  *	PAGES_MISSING          warn  pages that wait for a node to come back
  *	UNDER_REPLICATED       warn  pages with fewer copies than ordered
@@ -32,7 +34,7 @@ struct reason {
 	char text[320];   /* a sentence, cut where it is too long */
 };
 
-#define REASONS_MAX 16u /* each code at most once, and there are 12 */
+#define REASONS_MAX 16u /* each code at most once, and there are 14 */
 
 struct health_report {
 	enum health worst;

@@ -286,19 +286,40 @@ def test_one_that_never_answers_is_given_up():
 
 # --- status -----------------------------------------------------------------------
 
+def test_status_has_a_line_for_each_node_and_space():
+    pages = {"written": 3, "evicted": 2, "under_replicated": 4, "missing": 5,
+             "lost": 6}
+    with Coordinator(spaces=[space("demo"), space("bad", pages=pages)]) as c:
+        run = c.run("status")
+        assert run.returncode == 0 and run.stderr == ""
+        lines = run.stdout.split("\n")
+        assert lines[0] == "HEALTH_ERR"  # of "bad"
+        assert any("epoch 3" in line and c.url in line for line in lines)
+        row, memory = [line.split() for line in lines if " node0 " in line]
+        assert row == ["0", "node0", "alive", "127.0.0.1:50051", "120", "ms",
+                       "0", "54321"]
+        assert memory == ["0", "node0", "1", "GiB", "8", "MiB", "4", "KiB",
+                          "8", "KiB", "992", "MiB", "5", "MiB", "0"]
+        row = [line.split() for line in lines if " demo " in line][0]
+        assert row == ["demo", "8", "MiB", "1", "2/4", "12", "KiB", "0", "B",
+                       "0", "0", "0", "0"]
+        row = [line.split() for line in lines if "  bad " in line][0]
+        assert row[6:] == ["KiB", "8", "KiB", "4", "5", "6", "0"]
+
+
 def test_status_of_a_sound_cluster():
     with Coordinator(spaces=[space("demo")]) as c:
         run = c.run("status")
         assert run.returncode == 0 and run.stderr == ""
-        lines = run.stdout.split("\n")
-        assert lines[0] == "HEALTH_OK"
-        assert "epoch 3" in lines[1] and c.url in lines[1]
-        row = [line.split() for line in lines if " node0 " in line][0]
-        assert row == ["0", "node0", "alive", "127.0.0.1:50051", "120", "ms",
-                       "1", "GiB", "8", "MiB", "4", "KiB", "0", "B", "0",
-                       "54321"]
-        row = [line.split() for line in lines if " demo " in line][0]
-        assert row == ["demo", "8", "MiB", "1", "2/4", "12", "KiB", "0", "0"]
+        assert run.stdout.startswith("HEALTH_OK\n")
+
+
+def test_memory_is_told_of_those_that_live():
+    nodes = [node(0), node(1, state="dead"), node(2, state="drained")]
+    with Coordinator(nodes=nodes) as c:
+        text = c.run("status").stdout.split("\nmemory\n")[1]
+        assert " node0 " in text
+        assert " node1 " not in text and " node2 " not in text
 
 
 def test_status_in_json_passes_the_coordinators_words_on():
@@ -322,6 +343,20 @@ def test_status_has_a_reason_for_what_is_wrong():
                                                         "PAGES_LOST"]
         text = c.run("status").stdout
         assert text.startswith("HEALTH_ERR\n  NODE_DEAD: 1 of 2 nodes")
+
+
+def test_status_says_that_memory_is_full_or_too_small():
+    nodes = [node(0, [1]), node(1, [0])]
+    nodes[1]["memory"].update(waiting=3)
+    big = space("big", size_bytes=2001 << 20)
+    with Coordinator(nodes=nodes, spaces=[big]) as c:
+        told = c.json("status")
+        assert told["health"] == "HEALTH_ERR"
+        reasons = {r["code"]: r["text"] for r in told["reasons"]}
+        assert set(reasons) == {"MEMORY_FULL", "CAPACITY_SHORT"}
+        assert "node 1" in reasons["MEMORY_FULL"]
+        assert "add 1 MiB" in reasons["CAPACITY_SHORT"]
+        assert told["nodes"][1]["memory"]["waiting"] == 3
 
 
 def test_status_tells_why_a_coordinator_is_not_ready():

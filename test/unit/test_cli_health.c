@@ -113,6 +113,81 @@ static void memory_is_over_its_limit(void **state)
 	              "[]", HEALTH_WARN, "MEMORY_OVER_LIMIT", "node 0");
 }
 
+#define FULL(figures)                                         \
+	"[{'id':4,'state':'alive','memory':{'limit_bytes':2," \
+	"'resident_bytes':2," figures "}},{'id':5,'state':'drained'}]"
+
+static void who_waits_for_memory_is_named(void **state)
+{
+	(void)state;
+	assert_reason(FULL("'waiting':1"), "[]", HEALTH_WARN, "MEMORY_FULL",
+	              "1 of 2 nodes full");
+	assert_reason(FULL("'waiting':1"), "[]", HEALTH_WARN, "MEMORY_FULL",
+	              "node 4; add a node");
+	/* Nobody waits, but soon somebody will: a refusal is a moment ago. */
+	assert_reason(FULL("'waiting':0,'refused':1,'refused_age_ms':10000"),
+	              "[]", HEALTH_WARN, "MEMORY_FULL", "node 4");
+}
+
+static void what_was_refused_long_ago_is_over(void **state)
+{
+	struct health_report r = judge(
+		FULL("'waiting':0,'refused':9,'refused_age_ms':10001"), "[]");
+
+	(void)state;
+	assert_int_equal(r.n, 0);
+	r = judge(FULL("'waiting':0,'refused':9,'refused_age_ms':null"), "[]");
+	assert_int_equal(r.n, 0);
+	r = judge("[{'id':4,'state':'drained','memory':{'waiting':1}}]", "[]");
+	assert_int_equal(r.n, 0);
+}
+
+#define HOLDS(id, state_, bytes)                                           \
+	"{'id':" id ",'state':'" state_ "','memory':{'limit_bytes':" bytes \
+	",'resident_bytes':0,'capacity_bytes':" bytes "}}"
+
+static void memory_that_died_is_to_be_added(void **state)
+{
+	const char *spaces = "[{'name':'a','size_bytes':1048576,'replicas':2},"
+			     "{'name':'b','size_bytes':4096,'replicas':1},"
+			     "{'name':'c','size_bytes':9999999,'replicas':8,"
+			     "'overcommit':true}]";
+	struct health_report r;
+
+	(void)state;
+	/* To the byte it is enough, and a fenced node may come back. */
+	r = judge("[" HOLDS("0", "alive", "2101248") "]", spaces);
+	assert_int_equal(r.n, 0);
+	assert_reason("[" HOLDS("0", "alive", "2101247") "]", spaces,
+	              HEALTH_ERR, "CAPACITY_SHORT", "add 1 B");
+	r = judge("[" HOLDS("0", "fenced", "2101248") "]", spaces);
+	assert_int_equal(r.n, 1);
+	assert_string_equal(r.v[0].code, "NODE_FENCED");
+	r = judge("[" HOLDS("0", "dead", "2101248") "," HOLDS("1", "alive",
+	                                                      "4096") "]",
+	          spaces);
+	assert_int_equal(r.n, 2);
+	assert_string_equal(r.v[0].code, "NODE_DEAD");
+	assert_string_equal(r.v[1].code, "CAPACITY_SHORT");
+	assert_non_null(strstr(r.v[1].text, "can hold 4 KiB"));
+	assert_non_null(strstr(r.v[1].text, "need 2.0 MiB"));
+	assert_int_equal(r.worst, HEALTH_ERR);
+}
+
+static void a_coordinator_that_knows_no_capacity_is_not_judged(void **state)
+{
+	struct health_report r = judge(
+		"[" HOLDS(
+			"0", "alive",
+			"1") ","
+			     "{'id':1,'state':'alive','memory':{'limit_bytes':7}}]",
+		"[{'name':'a','size_bytes':4096,'replicas':1}]");
+
+	(void)state;
+	for (unsigned i = 0; i < r.n; i++)
+		assert_string_not_equal(r.v[i].code, "CAPACITY_SHORT");
+}
+
 static void pages_are_counted_over_all_spaces(void **state)
 {
 	const char *one = "[" ALIVE("0", "0", "true") "]";
@@ -163,6 +238,11 @@ int main(void)
 		cmocka_unit_test(a_lease_is_late_when_it_is_over),
 		cmocka_unit_test(peers_are_apart_if_one_side_says_so),
 		cmocka_unit_test(memory_is_over_its_limit),
+		cmocka_unit_test(who_waits_for_memory_is_named),
+		cmocka_unit_test(what_was_refused_long_ago_is_over),
+		cmocka_unit_test(memory_that_died_is_to_be_added),
+		cmocka_unit_test(
+			a_coordinator_that_knows_no_capacity_is_not_judged),
 		cmocka_unit_test(pages_are_counted_over_all_spaces),
 		cmocka_unit_test(many_nodes_fit_in_one_reason),
 		cmocka_unit_test(an_answer_of_the_wrong_shape_is_survived),
