@@ -155,7 +155,7 @@ static json_t *extent_json(struct shard *s, struct sspace *sp, uint32_t e)
 	gpn_t first = (gpn_t)e * EXTENT_PAGES;
 	gpn_t end = min_u64(first + EXTENT_PAGES, sp->space->cut.pages);
 	struct nodeset all, one;
-	json_int_t held = 0, lost = 0;
+	json_int_t held = 0, stored = 0, lost = 0;
 
 	nodeset_clear(&all);
 	for (gpn_t at = first; at < end; at++) {
@@ -172,9 +172,13 @@ static json_t *extent_json(struct shard *s, struct sspace *sp, uint32_t e)
 		dir_holders(s->dir, d, &one);
 		for (unsigned i = 0; i < NODESET_WORDS; i++)
 			all.w[i] |= one.w[i];
+		/* Nobody writes it, and we, its home, have no copy: evicted
+		 * pages are like that. */
+		if (st == DIR_SHARED && !nodeset_has(&one, s->node->id))
+			stored++;
 	}
-	return json_pack("{s:i, s:{s:I, s:i, s:i, s:I}, s:o}", "extent", (int)e,
-	                 "pages", "held", held, "stored", 0, "missing", 0,
+	return json_pack("{s:i, s:{s:I, s:I, s:i, s:I}, s:o}", "extent", (int)e,
+	                 "pages", "held", held, "stored", stored, "missing", 0,
 	                 "lost", lost, "holders", holders_json(&all));
 }
 

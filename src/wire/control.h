@@ -49,7 +49,8 @@
  *                 {"id","cancel":true}: accept clients again
  *   QUERY        {"op":"map","space","from","n"} extents; answer
  *                 {"extents":[{"extent","pages":{"held","stored","missing",
- *                 "lost"},"holders":[id]}]} for those homed here
+ *                 "lost"},"holders":[id]}]} for those homed here; stored: of
+ *                 held, read-only copies of which the home has none
  *                 {"op":"page","space","gpn"}; answer {"state","holders",
  *                 "heat"}
  */
