@@ -107,6 +107,11 @@ static void check_memory(struct checks *c)
 		              "example memspan up --memory 256M");
 }
 
+/* The kernel charges a page to whoever's fault brought it, not to us [A11]. */
+#define CLIENTS_CHARGED                                                    \
+	"pages that a program's faults bring count against the cgroup of " \
+	"that program"
+
 /*
  * The lowest memory.max of our cgroup and those above it (version 2; where it
  * is not mounted, nothing is found).  Returns whether there is a limit.
@@ -146,16 +151,19 @@ static void check_cgroup(struct checks *c)
 	uint64_t limit;
 
 	if (!cgroup_limit(&limit)) {
-		check_add(c, "cgroup", "no memory limit is set");
+		check_add(c, "cgroup", "no memory limit is set; %s",
+		          CLIENTS_CHARGED);
 		return;
 	}
 	k = check_add(c, "cgroup",
-	              "limited to %s; what nodes lend counts against it",
-	              size_text(limit, text));
+	              "limited to %s; what nodes lend counts against it; "
+	              "%s",
+	              size_text(limit, text), CLIENTS_CHARGED);
 	check_measure(k, (double)limit, (double)UP_BYTES, "bytes");
 	k->optional = true;
 	if (limit < UP_BYTES)
-		check_fail(k, "raise memory.max, or give nodes less: "
+		check_fail(k, "raise memory.max (a program's must hold what "
+		              "it touches of spaces), or give nodes less: "
 		              "memspan up --memory 256M");
 }
 

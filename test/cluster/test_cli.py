@@ -564,8 +564,10 @@ def test_doctor_has_a_remedy_for_everything(tmp_path):
     assert told["schema"] == "memspan.doctor/1"
     assert run.returncode == (0 if told["ok"] else 1)
     for name in ("kernel", "page_size", "userfaultfd", "memspan-node",
-                 "memspan-coordinator", "run_dir", "ports", "cgroup"):
+                 "memspan-coordinator", "run_dir", "ports", "cgroup", "swap",
+                 "memlock"):
         assert name in checks
+    assert "the cgroup of that program" in checks["cgroup"]["detail"]
     assert memspan("doctor", "--run-dir", tmp_path).returncode == \
         run.returncode
 
