@@ -401,6 +401,13 @@ static void order_send(struct shard *s, struct order *o)
 	if (o->mask == 0)
 		return;
 	m.space = o->space->space->id;
+	if (o->type == MSG_STORE) {
+		const struct extent *x =
+			&o->space->space->place.extent[extent_of(o->base)];
+
+		/* The peer need not ask whose they are. */
+		m.arg = (uint64_t)(x->home - 1u) | (uint64_t)x->version << 16;
+	}
 	sent = peer_send(s, o->to, o->space, &m, NULL, false, NULL);
 	assert(sent == TP_QUEUED); /* the credits were there */
 	o->mask = 0;
@@ -540,9 +547,14 @@ int evict_answer(struct shard *s, struct sspace *sp, const struct msg *m)
 int evict_stored(struct shard *s, node_id from, struct sspace *sp,
                  const struct msg *m)
 {
+	_Atomic uint32_t *room = &s->node->peer_room[from];
+
+	/* It had no room, or the page is in use: believe half of it. */
 	if (m->arg != 0)
-		atomic_store_explicit(&s->node->peer_room[from], 0,
-		                      memory_order_relaxed);
+		atomic_store_explicit(
+			room,
+			atomic_load_explicit(room, memory_order_relaxed) / 2,
+			memory_order_relaxed);
 	for (uint64_t rest = m->mask | m->arg; rest != 0; rest &= rest - 1) {
 		unsigned bit = (unsigned)__builtin_ctzll(rest);
 		struct page_entry *p = &sp->space->pages[m->page + bit];

@@ -116,8 +116,15 @@ int store_request(struct shard *s, node_id from, uint8_t lane,
 		            .mask = m->mask };
 	node_id home;
 
+	struct place *pl = &sp->space->place;
+
 	if (p == NULL)
 		return -EPROTO; /* nobody stores at himself */
+	home = (node_id)(m->arg & 0xffff);
+	if (pl->extent[extent_of(m->page)].home == 0 && home < NODES_MAX &&
+	    home != s->node->id)
+		place_told(pl, extent_of(m->page), home, true,
+		           (uint32_t)(m->arg >> 16));
 	home = home_of(s, sp, m->page, (uint32_t)__builtin_popcountll(m->mask));
 	for (uint64_t rest = m->mask; rest != 0; rest &= rest - 1) {
 		unsigned bit = (unsigned)__builtin_ctzll(rest);

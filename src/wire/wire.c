@@ -112,7 +112,7 @@ R(FORGET,     "forget",     FREE,    PAGE_FLAGS,    ONE,  ONE,    ANY,     NONE)
 
 R(EVICT,      "evict",      REQUEST, PAGE_FLAGS,    ONE,  SOME,   NONE,    NONE),
 R(DROP,       "drop",       ANSWER,  PAGE_FLAGS,    ONE,  GRANT,  MASK,    NONE),
-R(STORE,      "store",      REQUEST, PAGE_FLAGS,    ONE,  SOME,   NONE,    NONE),
+R(STORE,      "store",      REQUEST, PAGE_FLAGS,    ONE,  SOME,   HOME,    NONE),
 R(STORED,     "stored",     ANSWER,  PAGE_FLAGS,    ONE,  GRANT,  MASK,    NONE),
 
 R(LEASE,      "lease",      CONTROL, CONTROL_FLAGS, NONE, NONE,   ANY,     DOC),
