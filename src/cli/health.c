@@ -12,6 +12,8 @@
 /* How long a refused eviction is worth a warning. */
 #define REFUSED_MS 10000u
 
+#define MIB (1ull << 20)
+
 const char *health_name(enum health h)
 {
 	switch (h) {
@@ -220,11 +222,12 @@ static void judge_capacity(struct health_report *r, const json_t *cluster)
 	if (need > have)
 		health_add(r, HEALTH_ERR, "CAPACITY_SHORT",
 		           "capacity too small: the living nodes can hold %s, "
-		           "the spaces need %s; add %s, by a node or by "
-		           "--memory",
+		           "the spaces need %s; add at least %s, by a node or "
+		           "by --memory",
 		           size_text(have, have_text),
 		           size_text(need, need_text),
-		           size_text(need - have, add_text));
+		           size_text((need - have + MIB - 1) / MIB * MIB,
+		                     add_text));
 }
 
 /* --- rules about pages --------------------------------------------------- */

@@ -355,7 +355,7 @@ def test_status_says_that_memory_is_full_or_too_small():
         reasons = {r["code"]: r["text"] for r in told["reasons"]}
         assert set(reasons) == {"MEMORY_FULL", "CAPACITY_SHORT"}
         assert "node 1" in reasons["MEMORY_FULL"]
-        assert "add 1 MiB" in reasons["CAPACITY_SHORT"]
+        assert "add at least 1 MiB" in reasons["CAPACITY_SHORT"]
         assert told["nodes"][1]["memory"]["waiting"] == 3
 
 

@@ -155,7 +155,7 @@ def test_too_few_nodes_for_the_replicas(rig):
 
 
 def test_after_a_death_status_says_how_much_to_add(rig):
-    c = rig(nodes=3, memory="64M", lease=1000)
+    c = rig(nodes=3, memory="64M", lease=3000)
     one = memory(c.nodes[0])["capacity_bytes"]
     c.space("s", 2 * one + 8 * MIB)
     assert codes(c) == {}
@@ -165,7 +165,7 @@ def test_after_a_death_status_says_how_much_to_add(rig):
     assert set(told) == {"NODE_DEAD", "CAPACITY_SHORT"}
     have = sum(memory(n)["capacity_bytes"] for n in c.nodes[:2])
     if have == 2 * one:
-        assert "add 8 MiB" in told["CAPACITY_SHORT"]
+        assert "add at least 8 MiB" in told["CAPACITY_SHORT"]
     assert status(c)["health"] == "HEALTH_ERR"
     # A node more, and it is well again, but for the dead.
     c.node(memory="64M")
@@ -255,19 +255,18 @@ def between(coordinators):
         b.close()
 
 
-@pytest.mark.parametrize("lie", [b"x", b"[]", b'{"room":[[0]]}',
-                                 b'{"room":[[5000,1]]}'])
-def test_nonsense_about_room_costs_a_warning_and_no_lease(rig, between, lie):
-    c = rig(nodes=0, lease=1000)
+def test_nonsense_about_room_costs_a_warning_and_no_lease(rig, between):
+    c = rig(nodes=0, lease=4000)
     b = between(c.coordinator)
     node = c.node("n", args=("--coordinator", b.url))
     warning = "figures of free memory are malformed"
     assert warning not in node.process.text()
-    b.lie = lie
-    # For longer than a lease lasts.
-    wait_for(lambda: b.lied >= 6)
+    # One a second: in the end for longer than a lease lasts.
+    for lie in (b"x", b"[]", b'{"room":7}', b'{"room":[[0]]}',
+                b'{"room":[[5000,1]]}', b'{"room":[[0,-1]]}'):
+        b.lie, before = lie, b.lied
+        wait_for(lambda n=before: b.lied > n, 60)
     assert c.coordinator.state("n") == "alive"
-    assert node.process.running()
     assert node.process.text().count(warning) == 1
     assert "is down" not in node.process.text()
     # And it goes on serving.

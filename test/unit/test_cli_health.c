@@ -159,7 +159,7 @@ static void memory_that_died_is_to_be_added(void **state)
 	r = judge("[" HOLDS("0", "alive", "2101248") "]", spaces);
 	assert_int_equal(r.n, 0);
 	assert_reason("[" HOLDS("0", "alive", "2101247") "]", spaces,
-	              HEALTH_ERR, "CAPACITY_SHORT", "add 1 B");
+	              HEALTH_ERR, "CAPACITY_SHORT", "add at least 1 MiB");
 	r = judge("[" HOLDS("0", "fenced", "2101248") "]", spaces);
 	assert_int_equal(r.n, 1);
 	assert_string_equal(r.v[0].code, "NODE_FENCED");
