@@ -129,6 +129,54 @@ def test_memory_is_where_the_pages_are(rig):
         assert extent["holders"] == [0, 1]
 
 
+def test_what_a_node_borrows_the_others_lend(rig):
+    c = rig(nodes=3, memory="64M")
+    c.space("s", 100 * MIB)
+    p = c.puppet(0, "s")
+    for first in range(0, 100 * MIB // PAGE, PAGES):
+        p.fill(first, PAGES, 3)
+
+    def stored():
+        return sum(e["pages"]["stored"] for e in
+                   c.coordinator.get("/v1/spaces/s/map")["extents"])
+
+    def agreed():
+        """The figures of all, once no renewal is behind another."""
+        pages = c.coordinator.get("/v1/spaces/s")["pages"]
+        a, *peers = [memory(n) for n in c.nodes]
+        return (a["borrowed_bytes"] == sum(m["lent_bytes"] for m in peers) ==
+                pages["evicted"] * PAGE == stored() * PAGE and
+                pages["written"] == 100 * MIB // PAGE and (pages, a, peers))
+
+    pages, a, peers = wait_for(agreed, 60)
+    assert a["borrowed_bytes"] >= 36 * MIB and a["lent_bytes"] == 0
+    assert [m["borrowed_bytes"] for m in peers] == [0, 0]
+    assert pages["under_replicated"] == pages["lost"] == 0
+    for m in (a, *peers):
+        assert m["resident_bytes"] <= m["limit_bytes"]
+        assert m["waiting"] == 0
+    assert codes(c) == {}
+
+
+def test_memory_that_nobody_has_is_warned_of_until_there_is_some(rig):
+    c = rig(nodes=2, memory="64M", lease=4000)
+    c.space("s", 200 * MIB, overcommit=True)
+    p = c.puppet(0, "s")
+    p.start("full", f"fill 0 {160 * MIB // PAGE} 3")
+    wait_for(lambda: memory(c.nodes[0])["waiting"] > 0, 90)
+    told = codes(c)["MEMORY_FULL"]
+    assert "node 0" in told and "add a node" in told
+    # Nobody exceeds its limit meanwhile.
+    for node in c.nodes:
+        m = memory(node)
+        assert m["resident_bytes"] <= m["limit_bytes"]
+    # What it says helps: with another node it goes on, and is quiet again.
+    c.node(memory="64M")
+    assert p.result("full", 90).strip() == "ok"
+    wait_for(lambda: "MEMORY_FULL" not in codes(c), 60)
+    p.check(0, 160 * MIB // PAGE, 3, 90)
+
+
 # --- admission ---------------------------------------------------------------------
 
 
