@@ -197,6 +197,7 @@ int tcp_acked(struct tcp_session *s, uint64_t seq)
 		/* Our own words: only what is counted need be read. */
 		m = (struct msg){
 			.type = (enum msg_type)hdr->type,
+			.flags = le16_get(hdr->flags),
 			.mask = le64_get(hdr->mask),
 			.arg = le64_get(hdr->arg),
 			.payload_bytes = le32_get(hdr->payload_bytes),

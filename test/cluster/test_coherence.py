@@ -33,6 +33,18 @@ def test_what_one_node_writes_the_others_read(rig, env):
             reader.check(i * third, third, i + 11)
 
 
+def test_pages_of_which_two_copies_are_kept_change_hands(rig):
+    """Who writes and has no copy is given one before the others go."""
+    c = rig(nodes=3)
+    c.space("s", bind="n0", replicas=2)
+    p = [c.puppet(i, "s") for i in range(3)]
+    p[1].fill(0, 8, 1)
+    p[0].check(0, 8, 1)
+    for k in range(2, 20):
+        p[k % 3].fill(0, 8, k)
+        p[(k + 1) % 3].check(0, 8, k)
+
+
 def test_two_nodes_add_exactly(rig):
     c = rig()
     c.space("s")
