@@ -144,6 +144,7 @@ void evict_unstaged(struct shard *s, uint32_t frame)
 
 	assert(s->staged[frame].phase != STAGED_NOT);
 	s->staged[frame] = (struct staged){ .queued = queued };
+	memory_staged(&s->node->memory, false);
 }
 
 /* --- staging ------------------------------------------------------------- */
@@ -184,6 +185,7 @@ static bool stage_one(struct shard *s, struct batch *b, struct sspace *sp,
 		                            .page = page,
 		                            .phase = STAGED_RESTS,
 		                            .queued = s->staged[frame].queued };
+	memory_staged(&s->node->memory, true);
 	/* In order of pages, so that they make runs. */
 	while (at > 0 && (b->v[at - 1].space == sp ? b->v[at - 1].page > page :
 	                                             b->v[at - 1].space > sp)) {

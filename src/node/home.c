@@ -439,7 +439,7 @@ int home_answer(struct shard *s, node_id from, const struct msg *m,
 		p = &sp->space->pages[t.page];
 		ev.can_keep = page_may_keep(p);
 		ev.may_keep = from != s->node->id && ev.can_keep &&
-		              frames_take(s, 1, MEMORY_HIGH);
+		              frames_take(s, 1, MEMORY_SPARE);
 		if (take_step(&t, &ev) < 0) {
 			frames_return(s);
 			return -EPROTO;

@@ -46,9 +46,32 @@ uint64_t memory_high(const struct memory *m)
 	return memory_budget(m) - reserve_of(m);
 }
 
+/* The mark for others: high, less what may have to come back. */
+static uint64_t spare_of(const struct memory *m)
+{
+	uint64_t staged =
+		atomic_load_explicit(&m->staged_pages, memory_order_relaxed);
+	uint64_t high = memory_high(m);
+
+	return staged < high ? high - staged : 0;
+}
+
+static uint64_t mark_of(const struct memory *m, enum memory_mark mark)
+{
+	switch (mark) {
+	case MEMORY_SPARE:
+		return spare_of(m);
+	case MEMORY_HIGH:
+		return memory_high(m);
+	case MEMORY_BUDGET:
+		break;
+	}
+	return memory_budget(m);
+}
+
 bool memory_take(struct memory *m, uint64_t pages, enum memory_mark mark)
 {
-	uint64_t top = mark == MEMORY_HIGH ? memory_high(m) : memory_budget(m);
+	uint64_t top = mark_of(m, mark);
 	uint64_t was =
 		atomic_load_explicit(&m->used_pages, memory_order_relaxed);
 
@@ -75,6 +98,20 @@ void memory_give(struct memory *m, uint64_t pages)
 	assert(was >= pages);
 }
 
+void memory_staged(struct memory *m, bool is)
+{
+	uint64_t was;
+
+	if (is) {
+		(void)atomic_fetch_add_explicit(&m->staged_pages, 1,
+		                                memory_order_relaxed);
+		return;
+	}
+	was = atomic_fetch_sub_explicit(&m->staged_pages, 1,
+	                                memory_order_relaxed);
+	assert(was > 0);
+}
+
 uint64_t memory_used(const struct memory *m)
 {
 	return atomic_load_explicit(&m->used_pages, memory_order_relaxed);
@@ -90,8 +127,7 @@ uint64_t memory_excess(const struct memory *m)
 
 uint64_t memory_room(const struct memory *m)
 {
-	uint64_t used = memory_used(m);
-	uint64_t high = memory_high(m);
+	uint64_t used = memory_used(m), top = spare_of(m);
 
-	return used < high ? high - used : 0;
+	return used < top ? top - used : 0;
 }

@@ -16,8 +16,9 @@
  *	                             kept at home, prefetch
  *
  * From high to budget is the exchange reserve [B2]: without it full nodes could
- * not swap pages.  Stores alone never make a node evict, so two full nodes do
- * not push the same pages to and fro.
+ * not swap pages.  Stores alone never make a node evict, and what it has staged
+ * itself, and may have to take back, is no room for others: else two full nodes
+ * would push the same pages to and fro for ever.
  *
  * One counter for all shards: relaxed atomics, no lock.
  */
@@ -34,6 +35,8 @@ struct memory {
 	_Atomic uint64_t fixed_pages;
 	/* Pages in memfds, or promised to a request.  Any shard. */
 	_Atomic uint64_t used_pages;
+	/* Pages staged: in pools now, but they may come back.  Any shard. */
+	_Atomic uint64_t staged_pages;
 	/* Pages held only because a peer stored them here.  Any shard. */
 	_Atomic uint64_t lent_pages;
 	/* Pages that were evicted from here and have not been taken back. */
@@ -47,7 +50,8 @@ struct memory {
 
 /* How far one may go. */
 enum memory_mark {
-	MEMORY_HIGH,   /* for what can be done without */
+	MEMORY_SPARE,  /* for others: stores, copies kept at home */
+	MEMORY_HIGH,   /* for what can be done without: prefetch */
 	MEMORY_BUDGET, /* for what a thread waits for */
 };
 
@@ -63,6 +67,8 @@ bool memory_take(struct memory *m, uint64_t pages, enum memory_mark mark);
 /* Take one beyond every mark: bytes that would be lost otherwise. */
 void memory_force(struct memory *m);
 void memory_give(struct memory *m, uint64_t pages);
+/* A page was staged, or is staged no longer. */
+void memory_staged(struct memory *m, bool is);
 
 /* Pages above the low mark, if memory has passed the high one; else 0. */
 uint64_t memory_excess(const struct memory *m);

@@ -35,7 +35,7 @@ static bool ask(struct sspace *sp, struct shard *s, gpn_t page)
 	struct page_event ev = { .kind = PAGE_PREFETCH, .store = true };
 	struct page_actions out;
 
-	if (!frames_take(s, 1, MEMORY_HIGH)) {
+	if (!frames_take(s, 1, MEMORY_SPARE)) {
 		evict_trim(s); /* shared pages may make room */
 		return false;
 	}
