@@ -341,7 +341,7 @@ static void put_back(struct shard *s, uint32_t frame)
 
 static uint8_t need_of(const struct sspace *sp)
 {
-	return (uint8_t)max_u64(1, sp->space->replicas);
+	return (uint8_t)min_u64(max_u64(1, sp->space->replicas), REPLICAS_MAX);
 }
 
 static bool holds_it(const struct staged *t, node_id n)

@@ -687,6 +687,12 @@ static void member_comes(struct shard *s, const struct member *v)
 	m->incarnation = v->incarnation;
 	m->lane = lane;
 	memory_fix(&s->node->memory, lanes_bytes(s, v->shards));
+	if (memory_budget(&s->node->memory) < s->node->memory.limit_pages / 4)
+		log_warn("buffers for peers take most of --memory, little is "
+		         "left for pages: raise it, or use fewer --shards",
+		         "node=%u left_bytes=%llu", v->id,
+		         (unsigned long long)memory_budget(&s->node->memory) *
+		                 PAGE_BYTES);
 }
 
 void peer_members(struct shard *s, const struct members_letter *l)

@@ -377,7 +377,7 @@ void touch_page(struct shard *s, struct sspace *sp, gpn_t page)
 
 	/* One asks for all, or wakes them all.  But if it can only be parked,
 	 * so are the others: its client may be gone when it is unparked. */
-	while (!page_asked(e)) {
+	while (!page_asked(e) && (e->flags & PAGE_F_EVICTING) == 0) {
 		uint32_t i = pend_first(s, sp, page);
 
 		while (i != 0 && s->pend[i].is_parked)
