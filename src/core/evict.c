@@ -352,6 +352,13 @@ void evict_round(struct evict *ev)
 		ev->ring[q].left = ev->ring[q].used;
 }
 
+void evict_round_staged(struct evict *ev)
+{
+	struct ring *r = &ev->ring[EVICT_STAGING];
+
+	r->left = r->used;
+}
+
 static bool can_offer(const struct evict *ev, enum evict_queue q)
 {
 	return ev->ring[q].left > 0;

@@ -114,6 +114,8 @@ void evict_back(struct evict *ev, uint32_t key, struct evict_page *p);
  * Costs nothing; to be called whenever one begins to make room.
  */
 void evict_round(struct evict *ev);
+/* The same for evict_oldest() alone: evict_next() goes on where it was. */
+void evict_round_staged(struct evict *ev);
 
 /*
  * The key of the page that should be staged next.  The caller must answer with

@@ -255,15 +255,23 @@ static uint32_t stage(struct shard *s, uint32_t most, bool shared_only)
 	uint32_t key, looks = 0;
 
 	most = (uint32_t)min_u64(most, STAGE_BATCH);
-	evict_round(s->policy);
+	/* A round goes on in the next turn: or, where most pages cannot go,
+	 * those behind the first LOOKS_MAX would never be looked at. */
+	if (s->round_over)
+		evict_round(s->policy);
+	s->round_over = false;
 	while (b.n < most && looks++ < LOOKS_MAX &&
-	       frame_free_count(s->frames) > s->n_frames / 4 &&
-	       evict_next(s->policy, &key)) {
+	       frame_free_count(s->frames) > s->n_frames / 4) {
 		gpn_t page = 0;
-		struct sspace *sp = space_of(s, key, &page);
+		struct sspace *sp;
 		struct page_entry *p;
 		struct evict_page ep = { 0 };
 
+		if (!evict_next(s->policy, &key)) {
+			s->round_over = true;
+			break;
+		}
+		sp = space_of(s, key, &page);
 		if (sp == NULL) {
 			(void)evict_take(s->policy, key, &ep, EVICT_UNKNOWN);
 			continue;
@@ -284,6 +292,7 @@ static uint32_t stage(struct shard *s, uint32_t most, bool shared_only)
 		}
 		p->mark = ep.mark & (EVICT_MARKS - 1);
 	}
+	s->looks_spent = looks > LOOKS_MAX;
 	stage_carry_out(s, &b);
 	return b.n;
 }
@@ -295,7 +304,7 @@ static void send_oldest(struct shard *s, uint32_t n, bool shared_only)
 {
 	uint32_t key;
 
-	evict_round(s->policy);
+	evict_round_staged(s->policy);
 	while (n > 0 && evict_oldest(s->policy, &key)) {
 		gpn_t page = 0;
 		struct sspace *sp = space_of(s, key, &page);
@@ -647,11 +656,10 @@ static void come_again(struct shard *s, bool progress)
 	if (s->leaving_n == 0 && s->no_frame.n == 0 && s->trim == 0 &&
 	    memory_excess(&s->node->memory) == 0)
 		return;
-	s->evict_wait = progress ? RETRY_NS :
-	                           min_u64(max_u64(s->evict_wait, RETRY_NS) * 2,
-	                                   RETRY_NS_MAX);
-	if (s->no_frame.n > 0)
+	if (progress || s->no_frame.n > 0)
 		s->evict_wait = RETRY_NS;
+	else if (!s->looks_spent)
+		s->evict_wait = min_u64(s->evict_wait * 2, RETRY_NS_MAX);
 	s->evict_after = loop_now(s->loop) + (progress ? 0 : s->evict_wait);
 	timer_start(s->loop, &s->evict_timer,
 	            loop_now(s->loop) + s->evict_wait);
@@ -722,6 +730,8 @@ int evict_start(struct shard *s, struct errmsg *em)
 	if (s->staged == NULL || s->leaving == NULL)
 		return errmsg_set(em, -ENOMEM, "no memory for eviction");
 	s->evict_timer.due = evict_due;
+	s->evict_wait = RETRY_NS;
+	s->round_over = true;
 	return 0;
 }
 

@@ -286,6 +286,8 @@ struct shard {
 	uint32_t *leaving; /* frames whose turn has come: ring of n_frames */
 	uint32_t leaving_first, leaving_n;
 	nsec_t tight_until; /* no peer had room: only shared pages may go */
+	bool round_over;    /* all pages have been offered to be staged */
+	bool looks_spent;   /* there are more to look at, in another turn */
 	uint32_t trim;      /* shared pages to let go, for a peer's sake */
 	nsec_t evict_after; /* nothing to be done before */
 	nsec_t evict_wait;  /* the last time that was waited */

@@ -194,6 +194,24 @@ static void not_now_goes_to_the_tail(void **state)
 
 /* --- rounds -------------------------------------------------------------- */
 
+static void a_round_of_staged_ones_lets_the_others_go_on(void **state)
+{
+	(void)state;
+	start(4, 2);
+	for (uint32_t k = 1; k <= 3; k++)
+		in(k);
+	evict_round(ev);
+	TAKE(1, EVICT_NOT_NOW, EVICT_LATER);
+	TAKE(2, EVICT_TAKE, EVICT_TAKEN);
+	OUT(2, EVICT_NOT_NOW, EVICT_LATER);
+	assert_nothing_staged();
+	evict_round_staged(ev);
+	OUT(2, EVICT_TAKE, EVICT_TAKEN);
+	TAKE(3, EVICT_NOT_NOW, EVICT_LATER);
+	assert_nothing_next(); /* 1 had its turn in this round */
+	assert_counts(2, 0, 0);
+}
+
 static void a_round_sees_each_page_once_if_none_can_go(void **state)
 {
 	uint32_t key;
@@ -278,6 +296,7 @@ int main(void)
 		cmocka_unit_test(small_gives_while_it_is_above_its_share),
 		cmocka_unit_test(without_main_small_gives_below_its_share),
 		cmocka_unit_test(not_now_goes_to_the_tail),
+		cmocka_unit_test(a_round_of_staged_ones_lets_the_others_go_on),
 		cmocka_unit_test(a_round_sees_each_page_once_if_none_can_go),
 		cmocka_unit_test(a_round_ends_whatever_happens_meanwhile),
 		cmocka_unit_test(staged_pages_that_cannot_go_end_the_round_too),
