@@ -240,16 +240,29 @@ static bool tight(const struct shard *s)
 	return loop_now(s->loop) < s->tight_until;
 }
 
-/* May the page be chosen?  When nobody has room only shared ones may. */
-static bool eligible(const struct shard *s, const struct page_entry *p,
+static node_id home_of(const struct sspace *sp, gpn_t page)
+{
+	/* NODE_NONE: it moved, and we have not heard where to. */
+	return (node_id)(sp->space->place.extent[extent_of(page)].home - 1);
+}
+
+/*
+ * May the page be chosen?  When nobody has room only shared ones may; without
+ * its home, none: it would only be in the way of others in the pool of frames.
+ */
+static bool eligible(const struct shard *s, const struct sspace *sp, gpn_t page,
                      bool shared_only)
 {
-	if (!page_held(p) || page_asked(p))
+	const struct page_entry *p = &sp->space->pages[page];
+
+	if (!page_held(p) || page_asked(p) || !peer_alive(s, home_of(sp, page)))
 		return false;
 	return p->state == PAGE_S || (!shared_only && !tight(s));
 }
 
-static uint32_t stage(struct shard *s, uint32_t most, bool shared_only)
+/* Up to `most` pages, as long as more than `spare` frames are free. */
+static uint32_t stage(struct shard *s, uint32_t most, uint32_t spare,
+                      bool shared_only)
 {
 	struct batch b = { .n = 0 };
 	uint32_t key, looks = 0;
@@ -261,7 +274,7 @@ static uint32_t stage(struct shard *s, uint32_t most, bool shared_only)
 		evict_round(s->policy);
 	s->round_over = false;
 	while (b.n < most && looks++ < LOOKS_MAX &&
-	       frame_free_count(s->frames) > s->n_frames / 4) {
+	       frame_free_count(s->frames) > spare) {
 		gpn_t page = 0;
 		struct sspace *sp;
 		struct page_entry *p;
@@ -278,7 +291,7 @@ static uint32_t stage(struct shard *s, uint32_t most, bool shared_only)
 		}
 		p = &sp->space->pages[page];
 		ep.mark = p->mark;
-		if (!eligible(s, p, shared_only)) {
+		if (!eligible(s, sp, page, shared_only)) {
 			(void)evict_take(s->policy, key, &ep, EVICT_NOT_NOW);
 			p->mark = ep.mark & (EVICT_MARKS - 1);
 			continue;
@@ -330,6 +343,18 @@ static void send_oldest(struct shard *s, uint32_t n, bool shared_only)
 	}
 }
 
+/*
+ * Take a frame of the limit for a page that comes back.  If there is none,
+ * another page is staged for it: what cannot go must not fill the pool, or
+ * nothing else could go either.
+ */
+static bool take_for_back(struct shard *s)
+{
+	return frames_take(s, 1, MEMORY_BUDGET) ||
+	       (stage(s, 1, s->n_frames / 8, false) > 0 &&
+	        frames_take(s, 1, MEMORY_BUDGET));
+}
+
 /* It cannot go: it is resident again, mapped when it is touched. */
 static void put_back(struct shard *s, uint32_t frame)
 {
@@ -338,8 +363,8 @@ static void put_back(struct shard *s, uint32_t frame)
 	struct page_event ev = { .kind = PAGE_TOUCH, .now_us = s->now_us };
 	struct page_actions out;
 
-	if (!frames_take(s, 1, MEMORY_BUDGET)) {
-		leaving_add(s, frame); /* no frame either: later */
+	if (!take_for_back(s)) {
+		leaving_add(s, frame); /* later */
 		return;
 	}
 	(void)page_step(s, sp, page, &ev, &out);
@@ -466,12 +491,12 @@ static bool leave_one(struct shard *s, struct order *o, uint32_t frame)
 {
 	struct staged *t = &s->staged[frame];
 	struct page_entry *p = &t->space->space->pages[t->page];
-	const struct extent *x =
-		&t->space->space->place.extent[extent_of(t->page)];
-	node_id home = (node_id)(x->home - 1), to;
+	node_id home = home_of(t->space, t->page), to;
 
-	if (!peer_alive(s, home))
-		return false; /* recovery's, when there is one */
+	if (!peer_alive(s, home)) { /* recovery's, when there is one */
+		put_back(s, frame);
+		return true;
+	}
 	if (t->n_at >= need_of(t->space) ||
 	    (p->state == PAGE_S && !t->shared)) {
 		t->shared = true;
@@ -589,13 +614,18 @@ void evict_peer_gone(struct shard *s, node_id peer)
 {
 	for (uint32_t f = 1; f <= s->n_frames; f++) {
 		struct staged *t = &s->staged[f];
+		const struct page_entry *p;
 
 		if (t->phase == STAGED_NOT)
 			continue;
+		p = &t->space->space->pages[t->page];
 		for (uint8_t i = 0; i < t->n_at; i++)
 			if (t->at[i] == peer)
 				t->at[i--] = t->at[--t->n_at];
-		if (t->phase == STAGED_STORING && t->asked == peer)
+		/* What its home will not answer any more is not asked. */
+		if ((t->phase == STAGED_STORING && t->asked == peer) ||
+		    (t->phase == STAGED_ASKING &&
+		     (p->flags & PAGE_F_EVICTING) == 0))
 			leaving_add(s, f);
 	}
 	atomic_store_explicit(&s->node->peer_room[peer], 0,
@@ -631,7 +661,7 @@ static void feed(struct shard *s)
 static uint32_t make_room(struct shard *s, uint64_t excess)
 {
 	uint32_t n = (uint32_t)min_u64(max_u64(excess, s->trim), STAGE_BATCH);
-	uint32_t done = stage(s, n, excess == 0);
+	uint32_t done = stage(s, n, s->n_frames / 4, excess == 0);
 	uint32_t rests = evict_count(s->policy, EVICT_STAGING);
 	uint32_t leaves = s->leaving_n;
 

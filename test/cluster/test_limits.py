@@ -115,3 +115,26 @@ def test_as_many_clients_as_a_node_takes_of_a_space(rig):
     assert p[7].end() == 0
     wait_for(lambda: c.nodes[0].show()["clients"] == 63)
     c.puppet(0, "s").check(0, 4, 14)
+
+
+# --- memory ------------------------------------------------------------------------------
+
+
+def test_pages_whose_home_died_are_not_in_the_way_of_others(rig):
+    """They cannot go, for their home must be asked; whoever else can, goes."""
+    c = rig(nodes=0, lease=1000)
+    for name, memory in ("home", "256M"), ("small", "64M"), ("room", "512M"):
+        c.node(name, memory=memory)
+    c.connected()
+    c.space("s", 32 * MIB, bind="home")
+    c.space("t", 64 * MIB, bind="room")
+    s, t = c.puppet(1, "s"), c.puppet(1, "t")
+    s.fill(0, 6000, 1)
+    # Some are asked about when their home dies, some rest.
+    c.nodes[0].signal(signal.SIGSTOP)
+    t.start("w", f"fill 0 {16384} 2")
+    wait_for(lambda: c.nodes[0].show()["state"] == "dead")
+    c.nodes[0].kill()
+    assert t.result("w", 60) == "ok"
+    t.check(0, 16384, 2)
+    s.check(0, 6000, 1)
