@@ -289,12 +289,15 @@ static int lay_markers(struct shard *s, struct sspace *sp, struct sstripe *st)
 			return 0;
 		if (o == UFFD_NOMEM || o == UFFD_AGAIN)
 			return -ENOMEM;
-		/* Pages that are M here carry none. */
+		/* Pages that are M here carry none, unless they are staged:
+		 * then they may come back as S. */
 		for (uint32_t i = 0; i < run.pages; i++) {
+			const struct page_entry *p =
+				&sp->space->pages[first + i];
 			struct uffd_run one = { .first = first + i,
 				                .pages = 1 };
 
-			if (sp->space->pages[first + i].state == PAGE_M)
+			if (p->state == PAGE_M && !page_staged(p))
 				(void)uffd_unprotect(st->uffd, &one, 0);
 		}
 		first += run.pages;

@@ -14,7 +14,8 @@ import time
 
 import pytest
 
-from cluster import MIB, PAGE, rig, wait_faults, wait_for  # noqa: F401
+from cluster import (MIB, OLD_KERNEL, PAGE, rig, wait_faults,  # noqa: F401
+                     wait_for)
 
 CROWD = 10_000
 
@@ -138,3 +139,22 @@ def test_pages_whose_home_died_are_not_in_the_way_of_others(rig):
     assert t.result("w", 60) == "ok"
     t.check(0, 16384, 2)
     s.check(0, 6000, 1)
+
+
+def test_a_client_that_comes_while_pages_are_staged_writes_nothing_unseen(rig):
+    """Where the kernel maps by itself what is there, it needs a marker."""
+    c = rig(nodes=0, env=OLD_KERNEL)
+    for name, memory in ("home", "256M"), ("small", "64M"):
+        c.node(name, memory=memory, env=OLD_KERNEL)
+    c.connected()
+    c.space("s", 64 * MIB, bind="home")
+    first = c.puppet(1, "s")
+    # As much as makes it stage some, the first ones, and send none away.
+    n = c.nodes[1].show()["memory"]["capacity_bytes"] // PAGE + 40
+    first.fill(0, n, 1)
+    second = c.puppet(1, "s")
+    far = c.puppet(0, "s")
+    far.check(0, n, 1)
+    first.check(0, 200, 1)
+    second.fill(0, 200, 2)
+    far.check(0, 200, 2)
