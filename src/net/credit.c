@@ -117,7 +117,9 @@ uint32_t credit_pages(struct credit *c)
 	if (lacks(c, c->pages_asked, 1, TP_PAGE_CREDITS, LACK_PAGES) ||
 	    lacks(c, c->requests, 1, CREDIT_REQUESTS_MAX, LACK_REQUEST_ROOM))
 		return 0;
-	return TP_PAGE_CREDITS - c->pages_asked;
+	/* Each page may be asked for by a request of its own. */
+	return (uint32_t)min_u64(TP_PAGE_CREDITS - c->pages_asked,
+	                         CREDIT_REQUESTS_MAX - c->requests);
 }
 
 void credit_acked(struct credit *c, const struct msg *m)

@@ -102,6 +102,8 @@ static void unacknowledged_requests_have_an_end(void **state)
 	assert_int_equal(credit_send(&c, &get1), TP_FULL);
 	credit_acked(&c, &get1);
 	assert_true(credit_back(&c));
+	/* As many pages as could be asked for one by one. */
+	assert_int_equal(credit_pages(&c), 1);
 	assert_int_equal(credit_send(&c, &get1), TP_QUEUED);
 
 	c = (struct credit){ 0 };
