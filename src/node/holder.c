@@ -332,6 +332,10 @@ int holder_grant(struct shard *s, struct sspace *sp, const struct msg *m,
 			stored |= 1ull << (at - m->page);
 		if (!grant_other(s, sp, at, out.v[0].kind, class))
 			continue;
+		/* What is held for a peer is nobody's here: not mapped, so
+		 * that a touch tells, and not charged to a client. */
+		if (store && m->type == MSG_GRANT_S)
+			keep |= 1ull << (at - m->page);
 		if (out.v[0].kind == PAGE_KEEP_BYTES ||
 		    ((keep >> (at - m->page) & 1) != 0 &&
 		     pend_first(s, sp, at) == 0)) {

@@ -158,3 +158,18 @@ def test_a_client_that_comes_while_pages_are_staged_writes_nothing_unseen(rig):
     first.check(0, 200, 1)
     second.fill(0, 200, 2)
     far.check(0, 200, 2)
+
+
+def test_pages_held_for_a_peer_are_nobody_s_until_they_are_touched(rig):
+    c = rig(nodes=0)
+    for name, memory in ("small", "64M"), ("room", "256M"):
+        c.node(name, memory=memory)
+    c.connected()
+    c.space("s", 80 * MIB, bind="small")
+    n = 18000
+    client = c.puppet(1, "s")  # it maps the space, but no page
+    c.puppet(0, "s").fill(0, n, 1)
+    lent = lambda: c.nodes[1].show()["memory"]["lent_bytes"]  # noqa: E731
+    wait_for(lambda: lent() > 2000 * PAGE)
+    client.check(0, n, 1)
+    wait_for(lambda: lent() == 0)
