@@ -188,9 +188,32 @@ static const void *map_shared(int fd, size_t bytes)
 	return p == MAP_FAILED ? NULL : p;
 }
 
+/* Is the memory, and the part of it, what the caller of mmap(2) means? */
+static int take_part(struct memspan *m, const struct client_part *part,
+                     const struct stat *memory, struct errmsg *em)
+{
+	m->offset = part ? part->offset : 0;
+	m->bytes = part ? part->bytes : m->space_bytes;
+	if (part &&
+	    (memory->st_dev != part->dev || memory->st_ino != part->ino))
+		return errmsg_say(em, -ESTALE,
+		                  "space %s was deleted and made anew, or its "
+		                  "node was, since this program was given its "
+		                  "descriptor; start the program again",
+		                  m->name);
+	if (m->offset > m->space_bytes || m->bytes > m->space_bytes - m->offset)
+		return errmsg_say(em, -EINVAL,
+		                  "the mapping reaches beyond the end of space "
+		                  "%s, which has %llu bytes",
+		                  m->name, (unsigned long long)m->space_bytes);
+	watch_cut(m);
+	return 0;
+}
+
 /* Take over what SPACE says, or refuse it whole: the node may be anything. */
 static int take_space(struct memspan *m, const struct local_msg *msg,
-                      const int fds[N_FDS], const char *path, struct errmsg *em)
+                      const int fds[N_FDS], const struct client_part *part,
+                      const char *path, struct errmsg *em)
 {
 	uint64_t extents =
 		msg->size_bytes / ((uint64_t)EXTENT_PAGES * PAGE_BYTES);
@@ -203,8 +226,8 @@ static int take_space(struct memspan *m, const struct local_msg *msg,
 	    fstat(fds[FD_MEMORY], &st) < 0 ||
 	    (uint64_t)st.st_size != msg->size_bytes)
 		return no_answer(-EPROTONOSUPPORT, path, "SPACE", em);
-	m->bytes = msg->size_bytes;
-	m->stripes = msg->stripes;
+	m->space_bytes = msg->size_bytes;
+	m->cut = msg->stripes;
 	m->mode = msg->mode;
 	m->node = msg->node;
 	m->space = msg->space;
@@ -220,7 +243,7 @@ static int take_space(struct memspan *m, const struct local_msg *msg,
 	    m->lease->version != LOCAL_VERSION)
 		return no_answer(-EPROTONOSUPPORT, path, "lease page", em);
 	(void)mlock(m->lease, sizeof(*m->lease)); /* the fence reads it */
-	return 0;
+	return take_part(m, part, &st, em);
 }
 
 /* --- the steps ----------------------------------------------------------- */
@@ -243,8 +266,8 @@ static int connect_to(struct memspan *m, const char *path, uint64_t deadline_ns,
 }
 
 /* Steps 1 and 2. */
-static int ask(struct memspan *m, const char *path, uint64_t deadline_ns,
-               struct errmsg *em)
+static int ask(struct memspan *m, const struct client_part *part,
+               const char *path, uint64_t deadline_ns, struct errmsg *em)
 {
 	struct local_msg msg = talk_msg(LOCAL_ATTACH);
 	int fds[N_FDS];
@@ -258,9 +281,10 @@ static int ask(struct memspan *m, const char *path, uint64_t deadline_ns,
 	           deadline_ns, em);
 	if (r < 0)
 		return r;
-	r = take_space(m, &msg, fds, path, em);
+	r = take_space(m, &msg, fds, part, path, em);
 	if (r == 0)
-		r = watch_map(m, fds[FD_MEMORY], em);
+		r = watch_map(m, fds[FD_MEMORY], part ? part->addr : NULL,
+		              part ? part->flags : 0, em);
 	for (unsigned i = 0; i < N_FDS; i++)
 		close(fds[i]); /* the mappings keep them */
 	return r;
@@ -274,6 +298,7 @@ static int hand_over(struct memspan *m, const char *path, uint64_t deadline_ns,
 	int r;
 
 	msg.base = (uintptr_t)m->addr;
+	msg.offset = m->offset;
 	msg.bytes = m->bytes;
 	m->handed = true;
 	r = talk_send(m->sock, &msg, m->uffd, m->stripes, deadline_ns);
@@ -285,14 +310,14 @@ static int hand_over(struct memspan *m, const char *path, uint64_t deadline_ns,
 	              deadline_ns, em);
 }
 
-static int steps(struct memspan *m, const char *path, uint64_t deadline_ns,
-                 struct errmsg *em)
+static int steps(struct memspan *m, const struct client_part *part,
+                 const char *path, uint64_t deadline_ns, struct errmsg *em)
 {
 	int r;
 
 	r = connect_to(m, path, deadline_ns, em);
 	if (r == 0)
-		r = ask(m, path, deadline_ns, em);
+		r = ask(m, part, path, deadline_ns, em);
 	if (r == 0)
 		r = watch_register(m, em);
 	if (r == 0)
@@ -300,6 +325,22 @@ static int steps(struct memspan *m, const char *path, uint64_t deadline_ns,
 	if (r == 0)
 		r = hand_over(m, path, deadline_ns, em);
 	return r;
+}
+
+/* Check the name, and make what an attachment of it needs. */
+static int new_named(const char *space, struct memspan **ret, struct errmsg *em)
+{
+	if (!space || space[0] == '\0')
+		return errmsg_say(em, -EINVAL, "the space has no name");
+	if (strlen(space) >= LOCAL_NAME_BYTES)
+		return errmsg_say(
+			em, -EINVAL,
+			"the name of a space has at most %u bytes: %s",
+			LOCAL_NAME_BYTES - 1, space);
+	*ret = client_new(space);
+	if (!*ret)
+		return errmsg_set(em, -ENOMEM, "cannot attach space %s", space);
+	return 0;
 }
 
 int client_attach(const struct client_options *opt, struct memspan **ret,
@@ -313,33 +354,51 @@ int client_attach(const struct client_options *opt, struct memspan **ret,
 	AUTO(client_free) struct memspan *m = NULL;
 	int r;
 
-	if (!opt->space || opt->space[0] == '\0')
-		return errmsg_say(em, -EINVAL, "the space has no name");
-	if (strlen(opt->space) >= LOCAL_NAME_BYTES)
-		return errmsg_say(
-			em, -EINVAL,
-			"the name of a space has at most %u bytes: %s",
-			LOCAL_NAME_BYTES - 1, opt->space);
-	if (!path) {
+	r = new_named(opt->space, &m, em);
+	if (r == 0 && !path) {
 		r = talk_default_socket(found, sizeof(found), em);
-		if (r < 0)
-			return r;
 		path = found;
 	}
-	m = client_new(opt->space);
-	if (!m)
-		return errmsg_set(em, -ENOMEM, "cannot attach space %s",
-		                  opt->space);
-	r = steps(m, path, deadline_ns, em);
+	if (r == 0)
+		r = steps(m, opt->part, path, deadline_ns, em);
 	if (r < 0)
 		return r;
 	fence_watch(m);
-	r = watch_open(m, em);
+	r = watch_open(m, opt->part ? opt->part->prot : PROT_READ | PROT_WRITE,
+	               em);
 	if (r < 0) {
 		memspan_detach(TAKE_PTR(m)); /* the node is told first */
 		return r;
 	}
 	*ret = TAKE_PTR(m);
+	return 0;
+}
+
+int client_open(const char *path, const char *space, struct client_opened *ret,
+                struct errmsg *em)
+{
+	uint64_t deadline_ns = talk_now(CLOCK_MONOTONIC) + CLIENT_TIMEOUT_NS;
+	struct local_msg msg = talk_msg(LOCAL_OPEN);
+	AUTO(client_free) struct memspan *m = NULL;
+	AUTO_CLOSE int memory = -1;
+	int r;
+
+	r = new_named(space, &m, em);
+	if (r == 0)
+		r = connect_to(m, path, deadline_ns, em);
+	if (r < 0)
+		return r;
+	snprintf(msg.text, sizeof(msg.text), "%s", m->name);
+	r = talk_send(m->sock, &msg, NULL, 0, deadline_ns);
+	if (r < 0)
+		return no_answer(r, path, "OPEN", em);
+	r = expect(m, LOCAL_OPENED, path, "OPEN", &msg, &memory, 1, deadline_ns,
+	           em);
+	if (r < 0)
+		return r;
+	*ret = (struct client_opened){ .memory = TAKE_FD(memory),
+		                       .sock = TAKE_FD(m->sock),
+		                       .bytes = msg.size_bytes };
 	return 0;
 }
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * libmemspan from within: one attachment of a space, and what `memspan bench`
- * and the shim may ask beyond include/memspan.h.  Nothing here is exported.
+ * libmemspan from within: one attachment of a space, and what `memspan bench`,
+ * `memspan run` and the shim may ask beyond include/memspan.h.  Nothing here is
+ * exported.  The shim's own parts are in client/preload.h.
  *
  *	attach.c  the attach sequence, step by step
  *	talk.c    the node's socket: finding it, packets with descriptors
@@ -90,9 +91,12 @@ struct client_fence {
 
 struct memspan {
 	/* Set by attach, constant while the attachment stands. */
-	uint8_t *addr; /* NULL: not mapped yet */
-	uint64_t bytes;
-	uint32_t stripes, mode; /* mode: LOCAL_MODE_* */
+	uint8_t *addr;                /* NULL: not mapped yet */
+	uint64_t bytes;               /* of the mapping */
+	uint64_t offset, space_bytes; /* its place in the space, whose size */
+	uint32_t cut;                 /* stripes of the whole space */
+	uint32_t first, stripes;      /* those that the mapping touches */
+	uint32_t mode;                /* LOCAL_MODE_* */
 	uint32_t node, space;
 	uint64_t lease_ns;
 	const struct local_lease *lease; /* the node's; read-only */
@@ -102,7 +106,8 @@ struct memspan {
 	bool handed; /* the node may have our userfaultfds */
 
 	int sock; /* numbers in the program's table, which may have */
-	int uffd[STRIPES_MAX]; /* closed them since; -1: none */
+	int uffd[STRIPES_MAX]; /* closed them since; -1: none.  uffd[i] is
+	                          stripe first + i's */
 	dev_t sock_dev; /* so sends look first whether sock is still this one */
 	ino_t sock_ino;
 
@@ -113,10 +118,23 @@ struct memspan {
 	struct client_fence fence;
 };
 
+/* A part of a space, mapped as the caller of mmap(2) wants it. */
+struct client_part {
+	uint64_t offset, bytes; /* whole pages of the space, bytes > 0 */
+	void *addr;             /* as mmap(2) has these three; `flags` are added
+	                           to MAP_SHARED, and must not populate */
+	int flags;
+	int prot;
+	dev_t dev; /* the memory that is meant: another one that the node has */
+	ino_t ino; /* by that name is refused (-ESTALE) */
+};
+
 struct client_options {
 	const char *node_socket; /* NULL: see memspan_attach() */
 	const char *space;
 	uint64_t timeout_ns; /* for the whole of it; 0: CLIENT_TIMEOUT_NS */
+	const struct client_part *part; /* NULL: all of it, anywhere, to read
+	                                   and write */
 };
 
 /*
@@ -125,6 +143,31 @@ struct client_options {
  */
 int client_attach(const struct client_options *opt, struct memspan **ret,
                   struct errmsg *em);
+
+/* What somebody holds who has others map a space (LOCAL_OPEN). */
+struct client_opened {
+	int memory; /* the space's memfd, closed on exec */
+	int sock;   /* while it is open the space is not deleted; as above */
+	uint64_t bytes;
+};
+
+/*
+ * Get a space's memory from the node at `path`, for programs that will map it
+ * by an attachment of their own.  Waits 10 s at most.  Returns 0, or -errno as
+ * memspan_attach() with *ret untouched.
+ */
+int client_open(const char *path, const char *space, struct client_opened *ret,
+                struct errmsg *em);
+
+/*
+ * The first half of memspan_detach(): the node is told, and this returns when
+ * it has let go, or will not answer (m->handed says which), and the fence has
+ * ended.  The mapping is still there, but nothing guards it.
+ */
+void client_leave(struct memspan *m);
+
+/* As memspan_discard(), wherever in the space. */
+int client_discard(struct memspan *m, uint64_t offset, uint64_t bytes);
 
 /*
  * Release everything of a whole or half-built attachment.  Tells the node
@@ -191,12 +234,18 @@ uint64_t talk_now(clockid_t clock);
 
 /* --- watch.c ------------------------------------------------------------- */
 
-/* Map the memfd without access, set apart from fork, dumps and huge pages. */
-int watch_map(struct memspan *m, int memfd, struct errmsg *em);
-/* One userfaultfd per stripe, registered as the mode says. */
+/*
+ * Map m->bytes of the memfd from m->offset on without access, set apart from
+ * fork, dumps and huge pages.  `addr` and `flags` as mmap(2) has them.
+ */
+int watch_map(struct memspan *m, int memfd, void *addr, int flags,
+              struct errmsg *em);
+/* Work out which stripes the mapping touches.  After m->offset, m->bytes. */
+void watch_cut(struct memspan *m);
+/* One userfaultfd per stripe that is mapped, registered as the mode says. */
 int watch_register(struct memspan *m, struct errmsg *em);
-/* Let the program in.  After the node said READY. */
-int watch_open(struct memspan *m, struct errmsg *em);
+/* Let the program in, as `prot` says.  After the node said READY. */
+int watch_open(struct memspan *m, int prot, struct errmsg *em);
 
 /*
  * What the fence does when the lease is over, by its thread alone; allocates

@@ -184,6 +184,8 @@ static void on_packet(struct memspan *m, const struct local_msg *msg)
 	case LOCAL_DISCARD:
 	case LOCAL_DETACH:
 	case LOCAL_REFUSED:
+	case LOCAL_OPEN:
+	case LOCAL_OPENED:
 	default: /* not the time for it: as if the node had lost its mind */
 		end_because(&m->fence,
 		            "its node sent what has no meaning here");

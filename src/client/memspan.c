@@ -49,9 +49,10 @@ uint32_t memspan_note(const struct memspan *m)
 	return atomic_load(&m->notes->slot[(uint32_t)gettid() % LOCAL_NOTES]);
 }
 
-static bool inside(const struct memspan *m, size_t offset, size_t bytes)
+/* The whole space is meant: the library maps no less, the shim names any. */
+static bool inside(const struct memspan *m, uint64_t offset, uint64_t bytes)
 {
-	return offset <= m->bytes && bytes <= m->bytes - offset;
+	return offset <= m->space_bytes && bytes <= m->space_bytes - offset;
 }
 
 /*
@@ -117,7 +118,7 @@ static void wait_give(struct memspan *m, struct client_wait *w)
 	client_futex_wake(&m->wait_freed, 1);
 }
 
-static int discard(struct memspan *m, size_t offset, size_t bytes)
+static int discard(struct memspan *m, uint64_t offset, uint64_t bytes)
 {
 	struct client_wait *w = wait_take(m);
 	struct local_msg msg = talk_msg(LOCAL_DISCARD);
@@ -138,7 +139,7 @@ static int discard(struct memspan *m, size_t offset, size_t bytes)
 	return r > 0 ? -EPROTO : r;
 }
 
-int memspan_discard(struct memspan *m, size_t offset, size_t bytes)
+int client_discard(struct memspan *m, uint64_t offset, uint64_t bytes)
 {
 	int cancel, r;
 
@@ -156,28 +157,39 @@ int memspan_discard(struct memspan *m, size_t offset, size_t bytes)
 	return r;
 }
 
+int memspan_discard(struct memspan *m, size_t offset, size_t bytes)
+{
+	return client_discard(m, offset, bytes);
+}
+
 /* --- detach -------------------------------------------------------------- */
+
+void client_leave(struct memspan *m)
+{
+	const struct local_msg bye = talk_msg(LOCAL_DETACH);
+
+	if (m->pid != getpid())
+		return;
+	/* Before it is sent, as with discard.  If we cannot send, the fence
+	 * does when it next wakes. */
+	atomic_store(&m->fence.detach, DETACH_SENT);
+	if (!socket_is_ours(m) ||
+	    talk_send(m->sock, &bye, NULL, 0,
+	              talk_now(CLOCK_MONOTONIC) + DETACH_SEND_NS) < 0)
+		atomic_store(&m->fence.detach, DETACH_ASKED);
+	fence_stop(m);
+	if (atomic_load(&m->fence.detach) == DETACH_DONE)
+		m->handed = false;
+}
 
 void memspan_detach(struct memspan *m)
 {
-	const struct local_msg bye = talk_msg(LOCAL_DETACH);
 	int cancel;
 
 	if (!m)
 		return;
 	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
-	if (m->pid == getpid()) {
-		/* Before it is sent, as with discard.  If we cannot send, the
-		 * fence does when it next wakes. */
-		atomic_store(&m->fence.detach, DETACH_SENT);
-		if (!socket_is_ours(m) ||
-		    talk_send(m->sock, &bye, NULL, 0,
-		              talk_now(CLOCK_MONOTONIC) + DETACH_SEND_NS) < 0)
-			atomic_store(&m->fence.detach, DETACH_ASKED);
-		fence_stop(m);
-		if (atomic_load(&m->fence.detach) == DETACH_DONE)
-			m->handed = false;
-	}
+	client_leave(m);
 	client_free(m);
 	pthread_setcancelstate(cancel, NULL);
 }

@@ -38,13 +38,20 @@
 	 (uint64_t)UFFD_FEATURE_WP_HUGETLBFS_SHMEM | \
 	 (uint64_t)UFFD_FEATURE_THREAD_ID)
 
-int watch_map(struct memspan *m, int memfd, struct errmsg *em)
+int watch_map(struct memspan *m, int memfd, void *addr, int flags,
+              struct errmsg *em)
 {
 	static const int advice[] = { MADV_DONTFORK, MADV_DONTDUMP,
 		                      MADV_NOHUGEPAGE };
 	void *p;
 
-	p = mmap(NULL, m->bytes, PROT_NONE, MAP_SHARED, memfd, 0);
+	p = mmap(addr, m->bytes, PROT_NONE, MAP_SHARED | flags, memfd,
+	         (off_t)m->offset);
+	if (p == MAP_FAILED && errno == EEXIST) /* MAP_FIXED_NOREPLACE */
+		return errmsg_say(em, -EEXIST,
+		                  "something else is mapped where space %s "
+		                  "shall be",
+		                  m->name);
 	if (p == MAP_FAILED)
 		return errmsg_say(em, -ENOMEM,
 		                  "cannot map the %llu bytes of space %s (%s); "
@@ -66,19 +73,39 @@ int watch_map(struct memspan *m, int memfd, struct errmsg *em)
 /* --- stripes ------------------------------------------------------------- */
 
 /*
- * Stripe i covers the extents [i * n / stripes, (i + 1) * n / stripes) of the n
- * that the space has, the last of which may be cut short.  core/place.h has the
- * same rule for the node; client may not use core.
+ * Stripe s covers the extents [s * n / cut, (s + 1) * n / cut) of the n that
+ * the space has, the last of which may be cut short.  core/place.h has the same
+ * rule for the node; client may not use core.
  */
+static uint64_t stripe_start(const struct memspan *m, uint32_t s)
+{
+	uint64_t n = (m->space_bytes + EXTENT_BYTES - 1) / EXTENT_BYTES;
+
+	return min_u64(s * n / m->cut * EXTENT_BYTES, m->space_bytes);
+}
+
+void watch_cut(struct memspan *m)
+{
+	uint32_t end;
+
+	while (stripe_start(m, m->first + 1) <= m->offset)
+		m->first++;
+	end = m->first + 1;
+	while (stripe_start(m, end) < m->offset + m->bytes)
+		end++;
+	m->stripes = end - m->first;
+}
+
+/* What is mapped of stripe m->first + i. */
 static struct uffdio_range stripe_range(const struct memspan *m, uint32_t i)
 {
-	uint64_t n = (m->bytes + EXTENT_BYTES - 1) / EXTENT_BYTES;
-	uint64_t from = i * n / m->stripes * EXTENT_BYTES;
-	uint64_t to = (i + 1) * n / m->stripes * EXTENT_BYTES;
+	uint64_t from = max_u64(stripe_start(m, m->first + i), m->offset);
+	uint64_t to = min_u64(stripe_start(m, m->first + i + 1),
+	                      m->offset + m->bytes);
 
 	return (struct uffdio_range){
-		.start = (uintptr_t)m->addr + from,
-		.len = min_u64(to, m->bytes) - from,
+		.start = (uintptr_t)m->addr + (from - m->offset),
+		.len = to - from,
 	};
 }
 
@@ -180,9 +207,9 @@ int watch_register(struct memspan *m, struct errmsg *em)
 	return 0;
 }
 
-int watch_open(struct memspan *m, struct errmsg *em)
+int watch_open(struct memspan *m, int prot, struct errmsg *em)
 {
-	if (mprotect(m->addr, m->bytes, PROT_READ | PROT_WRITE) < 0)
+	if (mprotect(m->addr, m->bytes, prot) < 0)
 		return errmsg_set(em, -ENOMEM, "cannot give access to space %s",
 		                  m->name);
 	return 0;

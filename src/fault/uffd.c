@@ -389,8 +389,8 @@ static enum uffd_outcome op_finish(struct uffd *u, const struct op *op,
 	}
 }
 
-static INLINE enum uffd_outcome op_run(struct uffd *u, const struct op *op,
-                                       struct uffd_run *run)
+static INLINE enum uffd_outcome op_whole(struct uffd *u, const struct op *op,
+                                         struct uffd_run *run)
 {
 	uint32_t did = 0;
 	int e;
@@ -403,6 +403,47 @@ static INLINE enum uffd_outcome op_run(struct uffd *u, const struct op *op,
 	run->done = run->pages;
 	run->found = 0;
 	return UFFD_DONE;
+}
+
+static bool covers(const struct uffd *u, gpn_t first, uint64_t pages)
+{
+	return first >= u->first && first - u->first + pages <= u->pages;
+}
+
+/*
+ * The client has mapped a part of the stripe, and the end of it cuts the run in
+ * two, or the run lies outside: there nothing is mapped.
+ */
+static enum uffd_outcome op_part(struct uffd *u, const struct op *op,
+                                 struct uffd_run *run)
+{
+	gpn_t first = max_u64(run->first, u->first);
+	gpn_t end = min_u64(run->first + run->pages, u->first + u->pages);
+	struct uffd_run inner = { .first = first };
+	uint32_t skip = (uint32_t)(first - run->first);
+	struct op inner_op = *op;
+	enum uffd_outcome o;
+
+	run->done = run->pages;
+	run->found = 0;
+	if (first >= end)
+		return UFFD_ABSENT;
+	inner.pages = (uint32_t)(end - first);
+	if (op->kind == OP_COPY)
+		inner_op.src += (size_t)skip * PAGE_BYTES;
+	o = op_whole(u, &inner_op, &inner);
+	if (inner.done < inner.pages)
+		run->done = skip + inner.done;
+	run->found = inner.found << skip;
+	return o > UFFD_ABSENT ? o : UFFD_ABSENT;
+}
+
+static INLINE enum uffd_outcome op_run(struct uffd *u, const struct op *op,
+                                       struct uffd_run *run)
+{
+	if (__builtin_expect(covers(u, run->first, run->pages), 1))
+		return op_whole(u, op, run);
+	return op_part(u, op, run);
 }
 
 enum uffd_outcome uffd_copy(struct uffd *u, struct uffd_run *run,
@@ -471,9 +512,13 @@ enum uffd_outcome uffd_poison(struct uffd *u, gpn_t page)
 
 enum uffd_outcome uffd_wake(struct uffd *u, gpn_t first, uint64_t pages)
 {
-	struct uffdio_range range = range_of(u, first, pages);
-	int e = timed_ioctl(u, UFFDIO_WAKE, &range);
+	struct uffdio_range range;
+	int e;
 
+	if (!covers(u, first, pages))
+		return UFFD_ABSENT;
+	range = range_of(u, first, pages);
+	e = timed_ioctl(u, UFFDIO_WAKE, &range);
 	/* It looks at the waiters alone, not at the client's mapping. */
 	if (e != 0)
 		unexpected("UFFDIO_WAKE", e);

@@ -2,9 +2,10 @@
 /*
  * uffd: driving one userfaultfd of a client from outside its process.
  *
- * One userfaultfd watches one stripe of one client's mapping of a space.  The
- * client made and registered it; we read its faults and install, protect and
- * wake pages through it.  None of this needs a privilege.
+ * One userfaultfd watches one stripe of one client's mapping of a space, or
+ * what the client has mapped of that stripe.  The client made and registered
+ * it; we read its faults and install, protect and wake pages through it.  None
+ * of this needs a privilege.
  *
  * What the operations promise: they work on runs, go on behind what the kernel
  * did (.copy, .mapped), and return only when every page of the run was dealt
@@ -53,7 +54,8 @@ struct uffd_config {
 /* The worst that happened to a run. */
 enum uffd_outcome {
 	UFFD_DONE = 0, /* done, or the page was there already */
-	UFFD_ABSENT,   /* some page is not mapped in the client */
+	UFFD_ABSENT,   /* some page is not mapped in the client, or lies
+	                  outside of what the userfaultfd watches */
 	UFFD_AGAIN,    /* some page could not be done now: retry later */
 	UFFD_NOMEM,    /* the client's cgroup is full: retry later */
 	UFFD_BREACH,   /* CONTINUE found a hole: end the space's clients */
@@ -63,7 +65,7 @@ enum uffd_outcome {
 /* The progress of a run: pages [first, first + done) need nothing more. */
 struct uffd_run {
 	gpn_t first;
-	uint32_t pages; /* 1..RUN_PAGES, within the stripe */
+	uint32_t pages; /* 1..RUN_PAGES */
 	uint32_t done;  /* out */
 	/* Out: bit i: first + i was there already, with bytes of its own. */
 	uint64_t found;
@@ -124,7 +126,10 @@ enum uffd_outcome uffd_unprotect(struct uffd *u, struct uffd_run *run,
  * where the kernel lacks UFFDIO_POISON: then the client must be ended.
  */
 enum uffd_outcome uffd_poison(struct uffd *u, gpn_t page);
-/* Wake whoever waits in the run; they fault anew if still needed. */
+/*
+ * Wake whoever waits in the run; they fault anew if still needed.  The run lies
+ * within what is watched, or nobody is woken: UFFD_ABSENT.
+ */
 enum uffd_outcome uffd_wake(struct uffd *u, gpn_t first, uint64_t pages);
 
 uint64_t uffd_stat_slow(const struct uffd *u);

@@ -2,11 +2,15 @@
 /*
  * The clients' sockets (wire/local.h): attach, discard, prefetch, detach.
  *
- * One connection is one attachment.  Its life:
+ * One connection is one mapping of a space, or a part of it.  Its life:
  *
  *	NEW      --ATTACH-->   OFFERED   --MAPPED-->   JOINING (the shards take
  *	its userfaultfds) -->  SERVED  --DETACH, or the socket closes-->
  *	LEAVING (the shards let go) -->  gone
+ *
+ * or of somebody who has others map it:
+ *
+ *	NEW      --OPEN-->     OPENED   --the socket closes-->  gone
  *
  * The node closes every userfaultfd before it answers DETACH: the kernel does
  * not check whose mapping an ioctl hits, and the client may map something else
@@ -30,6 +34,7 @@
 
 enum conn_state {
 	CONN_NEW,
+	CONN_OPENED,
 	CONN_OFFERED,
 	CONN_JOINING,
 	CONN_SERVED,
@@ -42,6 +47,7 @@ struct conn {
 	struct conn *next;
 	enum conn_state state;
 	struct client *client; /* from OFFERED on */
+	struct space *opened;  /* in OPENED */
 	int notes_fd;
 	unsigned letters; /* of join or leave, not answered yet */
 	unsigned jobs;    /* discards and prefetches under way */
@@ -127,6 +133,8 @@ static void conn_maybe_free(struct conn *k)
 {
 	if (k->gone && k->letters == 0 && k->jobs == 0) {
 		client_free(k);
+		if (k->opened != NULL)
+			k->opened->n_opened--;
 		conn_free(k);
 	}
 }
@@ -231,22 +239,47 @@ static unsigned free_slot(struct control *c, const struct space *sp)
 	return slot;
 }
 
+/* The space that a client names, or NULL: it has been told. */
+static struct space *named_space(struct conn *k, const char *name)
+{
+	struct space *sp = control_find(k->control, name);
+
+	if (sp != NULL && !sp->dropping)
+		return sp;
+	refuse(k, -ENOENT,
+	       "there is no space of this name; make it with `memspan space "
+	       "create`");
+	return NULL;
+}
+
+static void on_open(struct conn *k, const struct local_msg *in)
+{
+	struct space *sp = named_space(k, in->text);
+	struct local_msg m = { .type = LOCAL_OPENED };
+
+	if (sp == NULL)
+		return;
+	m.size_bytes = sp->bytes;
+	m.node = k->control->node->id;
+	m.space = sp->id;
+	k->opened = sp;
+	sp->n_opened++;
+	k->state = CONN_OPENED;
+	tell(k, &m, &sp->mem.fd, 1);
+}
+
 static void on_attach(struct conn *k, const struct local_msg *in)
 {
 	struct control *c = k->control;
 	struct node *n = c->node;
-	struct space *sp = control_find(c, in->text);
+	struct space *sp = named_space(k, in->text);
 	struct local_msg m = { .type = LOCAL_SPACE };
 	struct client *cl;
 	int fds[3];
 	unsigned slot;
 
-	if (sp == NULL || sp->dropping) {
-		refuse(k, -ENOENT,
-		       "there is no space of this name; make it with `memspan "
-		       "space create`");
+	if (sp == NULL)
 		return;
-	}
 	slot = free_slot(c, sp);
 	cl = slot < CLIENTS_PER_SPACE ? calloc(1, sizeof(*cl)) : NULL;
 	if (cl == NULL) {
@@ -321,24 +354,37 @@ static bool reports_events(int fd)
 	return (all & events) != 0;
 }
 
-/* Take the client's userfaultfds, one per stripe, in order. */
+/* Is what MAPPED names a part of the space, in whole pages? */
+static bool is_part(const struct local_msg *in, const struct space *sp)
+{
+	return (in->base | in->offset | in->bytes) % PAGE_BYTES == 0 &&
+	       in->bytes > 0 && in->offset < sp->bytes &&
+	       in->bytes <= sp->bytes - in->offset;
+}
+
+/* Take the client's userfaultfds, one per stripe that it maps, in order. */
 static int take_stripes(struct conn *k, const struct local_msg *in, int *fds,
                         unsigned n_fds)
 {
 	struct node *n = k->control->node;
 	struct client *cl = k->client;
 	const struct cut *cut = &cl->space->cut;
+	gpn_t from = in->offset / PAGE_BYTES;
+	gpn_t to = from + in->bytes / PAGE_BYTES;
+	uint32_t first;
 
-	if (n_fds != cut->stripes || in->bytes != cl->space->bytes ||
-	    in->offset != 0 || in->base % PAGE_BYTES != 0)
+	if (!is_part(in, cl->space))
 		return -EINVAL;
-	for (unsigned i = 0; i < cut->stripes; i++) {
-		gpn_t first = cut_stripe_first(cut, i);
+	first = cut_stripe_of_page(cut, from);
+	if (n_fds != cut_stripe_of_page(cut, to - 1) - first + 1)
+		return -EINVAL;
+	for (uint32_t i = first; i < first + n_fds; i++) {
+		gpn_t page = max_u64(cut_stripe_first(cut, i), from);
 		struct uffd_config uc = {
-			.fd = TAKE_FD(fds[i]),
-			.base = in->base + first * PAGE_BYTES,
-			.first = first,
-			.pages = cut_stripe_end(cut, i) - first,
+			.fd = TAKE_FD(fds[i - first]),
+			.base = in->base + (page - from) * PAGE_BYTES,
+			.first = page,
+			.pages = min_u64(cut_stripe_end(cut, i), to) - page,
 			.features = n->features,
 		};
 		int r = reports_events(uc.fd) ? -EINVAL : 0;
@@ -462,10 +508,13 @@ static bool on_packet(struct conn *k, const struct local_msg *m, int *fds,
 {
 	switch (k->state) {
 	case CONN_NEW:
-		if (m->type != LOCAL_ATTACH || k->jobs > 0)
+		if (k->jobs > 0)
 			return false;
-		on_attach(k, m);
-		return true;
+		if (m->type == LOCAL_ATTACH)
+			on_attach(k, m);
+		else if (m->type == LOCAL_OPEN)
+			on_open(k, m);
+		return m->type == LOCAL_ATTACH || m->type == LOCAL_OPEN;
 	case CONN_OFFERED:
 		if (m->type != LOCAL_MAPPED)
 			return false;
@@ -481,6 +530,7 @@ static bool on_packet(struct conn *k, const struct local_msg *m, int *fds,
 		k->say_done = true;
 		leave(k);
 		return true;
+	case CONN_OPENED:
 	case CONN_JOINING:
 	case CONN_LEAVING:
 		return false;

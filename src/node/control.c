@@ -208,9 +208,9 @@ static void space_drop(struct control *c, struct space_letter *l)
 		link_space_answer(c->node->link, l);
 		return;
 	}
-	l->clients = sp->n_clients;
-	sp->dropping = !l->cancel && (l->commit || sp->n_clients == 0);
-	if (!l->commit || sp->n_clients > 0) {
+	l->clients = sp->n_clients + sp->n_opened;
+	sp->dropping = !l->cancel && (l->commit || l->clients == 0);
+	if (!l->commit || l->clients > 0) {
 		link_space_answer(c->node->link, l);
 		return;
 	}

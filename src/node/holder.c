@@ -244,7 +244,8 @@ static uint64_t markers(const struct shard *s, const struct sspace *sp,
 		const struct sstripe *st =
 			&sp->client[__builtin_ctzll(c)].stripe[stripe];
 
-		for (unsigned i = 0; i < STREAMS; i++)
+		/* A client may have mapped a part without this stripe. */
+		for (unsigned i = 0; i < STREAMS && st->uffd != NULL; i++)
 			if (st->stream[i].marker - base < RUN_PAGES)
 				mask |= 1ull << (st->stream[i].marker - base);
 	}

@@ -65,6 +65,7 @@ struct space {
 	struct dir_entry *dir;      /* cut.pages; used for extents homed here */
 	struct place place;         /* extents: per stripe, so per shard */
 	bool dropping;              /* control: no new clients */
+	uint32_t n_opened;          /* control: who has others map it */
 	_Atomic uint32_t n_clients; /* control writes, link reads */
 	/* Pages homed here that exist, and that are lost: any shard adds. */
 	_Atomic uint64_t written, lost;

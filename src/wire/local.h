@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Between a client (libmemspan, later the shim) and its memspan-node: one Unix
- * SOCK_SEQPACKET connection per attached space, host byte order (one machine).
- * Each message is one packet: a fixed struct, with descriptors where said.
+ * Between a client (libmemspan, the shim) and its memspan-node: one Unix
+ * SOCK_SEQPACKET connection per mapping of a space, host byte order (one
+ * machine).  Each message is one packet: a fixed struct, with descriptors where
+ * said.
  *
  *	client                              node
  *	ATTACH (space name)           ->
@@ -10,7 +11,8 @@
  *	                                    memfd, the lease page, the notes)
  *	   mmap PROT_NONE, DONTFORK, DONTDUMP, NOHUGEPAGE, one userfaultfd per
  *	   stripe, registered as `mode` says
- *	MAPPED (base; fds: one per stripe that the mapping touches, in order) ->
+ *	MAPPED (base; offset, bytes: the part of the space that is mapped there;
+ *	        fds: one per stripe that the part touches, in order) ->
  *	                              <-    READY
  *	   mprotect to read-write; then any of
  *	PREFETCH (offset, bytes)      ->    (no answer)
@@ -24,13 +26,22 @@
  *	Instead of SPACE or READY     <-    REFUSED (error, text)
  *
  * Closing the connection without DETACH is the death of the client.
+ *
+ * A connection of another kind is for whoever passes a space on to programs
+ * that map it later, each by a connection as above:
+ *
+ *	OPEN (space name)             ->
+ *	                              <-    OPENED (size; fd: the memfd)
+ *
+ * While it is open the space is in use and cannot be deleted.  Nothing more is
+ * said on it, except that the node may end it.
  */
 #pragma once
 
 #include "base/base.h"
 
 #define LOCAL_MAGIC      0x6d73706cu /* "lpsm" in memory */
-#define LOCAL_VERSION    1u
+#define LOCAL_VERSION    2u
 #define LOCAL_NAME_BYTES 64u
 #define LOCAL_TEXT_BYTES 256u
 
@@ -45,6 +56,8 @@ enum local_type {
 	LOCAL_DONE = 8,
 	LOCAL_ENDED = 9,
 	LOCAL_REFUSED = 10,
+	LOCAL_OPEN = 11,
+	LOCAL_OPENED = 12,
 };
 
 /* How the client registers its userfaultfds (LOCAL_SPACE.mode). */
@@ -61,19 +74,20 @@ struct local_msg { /* every packet, both ways: 384 bytes */
 	uint32_t magic, version;
 	uint32_t type;        /* enum local_type */
 	int32_t error;        /* DONE, REFUSED: 0 or -errno */
-	uint64_t size_bytes;  /* SPACE: of the space */
-	uint64_t offset;      /* PREFETCH, DISCARD: bytes; MAPPED: 0 today */
-	uint64_t bytes;       /* PREFETCH, DISCARD, MAPPED: length */
+	uint64_t size_bytes;  /* SPACE, OPENED: of the space */
+	uint64_t offset;      /* PREFETCH, DISCARD, MAPPED: in the space */
+	uint64_t bytes;       /* PREFETCH, DISCARD, MAPPED: length; of MAPPED
+	                         both are whole pages, and not empty */
 	uint64_t base;        /* MAPPED: address in the client */
 	uint64_t cookie;      /* DISCARD -> DONE */
 	uint64_t lease_ns;    /* SPACE: length of a lease */
 	uint32_t stripes;     /* SPACE: of the whole space */
 	uint32_t mode;        /* SPACE: LOCAL_MODE_* */
-	uint32_t node;        /* SPACE: the node's id */
-	uint32_t space;       /* SPACE: the space's id */
+	uint32_t node;        /* SPACE, OPENED: the node's id */
+	uint32_t space;       /* SPACE, OPENED: the space's id */
 	uint32_t reserved[2]; /* zero, checked */
-	char text[296];       /* ATTACH: space name; ENDED, REFUSED: a sentence;
-	                          NUL-terminated */
+	char text[296];       /* ATTACH, OPEN: space name; ENDED, REFUSED: a
+	                         sentence; NUL-terminated */
 };
 static_assert(sizeof(struct local_msg) == 384, "one size for all packets");
 

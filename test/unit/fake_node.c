@@ -36,7 +36,7 @@ struct fake_client {
 	int sock; /* -1: free */
 	int uffd[STRIPES_MAX];
 	uint32_t n_uffd; /* 0: not mapped yet */
-	uint64_t base;
+	uint64_t base;   /* where page 0 of the space would be mapped */
 };
 
 struct fake {
@@ -292,14 +292,41 @@ static void on_attach(struct fake *f, struct fake_client *c,
 	say(c->sock, &msg, bytes, fds, odd == FAKE_NO_NOTES ? 2 : 3);
 }
 
+static void on_open(struct fake *f, struct fake_client *c,
+                    const struct local_msg *ask)
+{
+	struct local_msg msg = packet(LOCAL_OPENED);
+
+	must(strcmp(ask->text, FAKE_SPACE) == 0, "name of the space");
+	msg.size_bytes = f->node->bytes;
+	msg.node = FAKE_NODE;
+	msg.space = FAKE_ID;
+	say(c->sock, &msg, sizeof(msg), &f->node->memory, 1);
+}
+
+/* Have uffd[stripe] be what its name says; none, -1, below the first. */
+static void place_stripes(struct fake_client *c, uint32_t first, uint32_t last)
+{
+	must(c->n_uffd == last - first + 1, "number of stripes");
+	memmove(c->uffd + first, c->uffd, c->n_uffd * sizeof(c->uffd[0]));
+	for (uint32_t i = 0; i < first; i++)
+		c->uffd[i] = -1;
+	c->n_uffd += first;
+}
+
 static void on_mapped(struct fake *f, struct fake_client *c,
                       const struct local_msg *msg)
 {
 	struct local_msg answer = packet(LOCAL_READY);
+	gpn_t from = msg->offset / PAGE_BYTES;
+	gpn_t to = from + msg->bytes / PAGE_BYTES;
 
-	must(c->n_uffd == fake_stripes(f->node->bytes), "number of stripes");
-	must(msg->bytes == f->node->bytes, "size of the mapping");
-	c->base = msg->base;
+	must(msg->bytes > 0 && msg->offset < f->node->bytes &&
+	             msg->bytes <= f->node->bytes - msg->offset,
+	     "part of the space");
+	place_stripes(c, fake_stripe(f->node->bytes, from),
+	              fake_stripe(f->node->bytes, to - 1));
+	c->base = msg->base - msg->offset;
 	if (f->opt->oddity == FAKE_MUTE_MAPPED)
 		return;
 	if (f->opt->oddity == FAKE_REFUSE_MAPPED) {
@@ -309,8 +336,8 @@ static void on_mapped(struct fake *f, struct fake_client *c,
 	}
 	/* A marker on every entry: the kernel then maps what the memfd has
 	 * read-only [A3]. */
-	for (gpn_t p = 0; f->opt->markers && p * PAGE_BYTES < msg->bytes; p++)
-		must(protect(c->uffd[fake_stripe(msg->bytes, p)],
+	for (gpn_t p = from; f->opt->markers && p < to; p++)
+		must(protect(c->uffd[fake_stripe(f->node->bytes, p)],
 		             c->base + p * PAGE_BYTES, PAGE_BYTES, true) == 0,
 		     "lay a marker");
 	f->node->counts->mapped++;
@@ -360,6 +387,9 @@ static void on_packet(struct fake *f, struct fake_client *c,
 	case LOCAL_MAPPED:
 		on_mapped(f, c, msg);
 		break;
+	case LOCAL_OPEN:
+		on_open(f, c, msg);
+		break;
 	case LOCAL_PREFETCH:
 		f->node->counts->offset = msg->offset;
 		f->node->counts->bytes = msg->bytes;
@@ -376,6 +406,7 @@ static void on_packet(struct fake *f, struct fake_client *c,
 	case LOCAL_DONE:
 	case LOCAL_ENDED:
 	case LOCAL_REFUSED:
+	case LOCAL_OPENED:
 	default:
 		must(false, "a client sent what only nodes send");
 	}

@@ -11,6 +11,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <sys/stat.h>
 
 #include "victim.h" /* includes cmocka.h, which wants much before it */
 
@@ -141,6 +142,86 @@ static void stripes_of_any_size_are_cut_as_the_node_cuts(void **state)
 		memspan_detach(m);
 		fake_stop(&node);
 	}
+}
+
+/* Where mmap(2) was told to put it, and with the access that it was told. */
+static void a_part_of_a_space_is_mapped_where_it_shall_be(void **state)
+{
+	const uint64_t space = 24u << 20, page = 769, pages = 1500;
+	struct client_part part = { .offset = page * PAGE_BYTES,
+		                    .bytes = pages * PAGE_BYTES,
+		                    .flags = MAP_FIXED,
+		                    .prot = PROT_READ };
+	const struct client_options opt = { .node_socket = node.path,
+		                            .space = FAKE_SPACE,
+		                            .part = &part };
+	struct memspan *m = NULL;
+	struct errmsg em;
+	struct stat st;
+
+	(void)state;
+	start_sized(space, false);
+	assert_int_equal(fstat(node.memory, &st), 0);
+	part.dev = st.st_dev;
+	part.ino = st.st_ino;
+	part.addr = mmap(NULL, part.bytes, PROT_NONE,
+	                 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	assert_ptr_not_equal(part.addr, MAP_FAILED);
+	assert_int_equal(client_attach(&opt, &m, &em), 0);
+	assert_ptr_equal(memspan_addr(m), part.addr);
+	assert_int_equal(memspan_bytes(m), part.bytes);
+	assert_int_equal(m->stripes, 3); /* of six, 1024 pages each */
+	for (gpn_t p = 0; p < pages; p += 37)
+		assert_int_equal(*byte_of(m, p), fake_byte(page + p));
+	assert_int_equal(*byte_of(m, pages - 1), fake_byte(page + pages - 1));
+	assert_int_equal(node.counts->wrong_stripe, 0);
+	assert_int_equal(
+		client_discard(m, part.offset + PAGE_BYTES, PAGE_BYTES), 0);
+	assert_int_equal(*byte_of(m, 1), 0);
+	memspan_detach(m);
+	assert_int_equal(node.counts->detached, 1);
+}
+
+static void a_part_of_another_memory_is_refused(void **state)
+{
+	struct client_part part = { .bytes = PAGE_BYTES, .prot = PROT_READ };
+	const struct client_options opt = { .node_socket = node.path,
+		                            .space = FAKE_SPACE,
+		                            .part = &part };
+	struct memspan *m = NULL;
+	struct errmsg em;
+	struct stat st;
+
+	(void)state;
+	start_node();
+	assert_int_equal(client_attach(&opt, &m, &em), -ESTALE);
+	assert_non_null(strstr(em.text, "made anew"));
+	assert_int_equal(fstat(node.memory, &st), 0);
+	part.dev = st.st_dev;
+	part.ino = st.st_ino;
+	part.offset = PAGES * PAGE_BYTES;
+	assert_int_equal(client_attach(&opt, &m, &em), -EINVAL);
+	assert_non_null(strstr(em.text, "beyond the end"));
+	assert_int_equal(node.counts->mapped, 0);
+}
+
+static void who_opens_a_space_gets_its_memory(void **state)
+{
+	struct client_opened got = { .memory = -1 };
+	struct stat own, theirs;
+	struct errmsg em;
+
+	(void)state;
+	start_node();
+	assert_int_equal(client_open(node.path, FAKE_SPACE, &got, &em), 0);
+	assert_int_equal(got.bytes, PAGES * PAGE_BYTES);
+	assert_int_equal(fstat(node.memory, &own), 0);
+	assert_int_equal(fstat(got.memory, &theirs), 0);
+	assert_int_equal(own.st_ino, theirs.st_ino);
+	assert_int_equal(node.counts->hung_up, 0);
+	close(got.memory);
+	close(got.sock);
+	assert_true(reaches(&node.counts->hung_up, 1));
 }
 
 static void notes_of_the_node_are_there_to_read(void **state)
@@ -392,6 +473,9 @@ int main(void)
 		TEST(a_space_attached_twice_is_one_memory),
 		TEST(a_space_attached_twice_is_one_memory_with_markers),
 		TEST(stripes_of_any_size_are_cut_as_the_node_cuts),
+		TEST(a_part_of_a_space_is_mapped_where_it_shall_be),
+		TEST(a_part_of_another_memory_is_refused),
+		TEST(who_opens_a_space_gets_its_memory),
 		TEST(notes_of_the_node_are_there_to_read),
 		TEST(prefetch_is_checked_and_sent_in_whole_pages),
 		TEST(discarded_pages_are_zeros),

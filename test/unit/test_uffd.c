@@ -250,6 +250,39 @@ static void *slow_page_main(void *arg)
 }
 
 /* The source of a COPY comes late: as long a wait as the client's lock is. */
+/* A client that has mapped pages [8, 24) of the stripe. */
+static void what_lies_outside_of_a_mapped_part_is_absent(void **state)
+{
+	struct fixture *f = *state;
+	struct uffd_config cfg = {
+		.fd = dup(f->c[0].uffd),
+		.base = (uintptr_t)f->c[0].base + 8 * PAGE_BYTES,
+		.first = 8,
+		.pages = 16,
+		.features = f->features,
+	};
+	struct uffd_run r = run_of(0, 32);
+	AUTO(uffd_free) struct uffd *part = NULL;
+
+	assert_int_equal(uffd_adopt(&cfg, &part, NULL), 0);
+	assert_int_equal(uffd_copy(part, &r, f->bytes, 0), UFFD_ABSENT);
+	assert_int_equal(r.done, 32);
+	assert_int_equal(r.found, 0);
+	assert_int_equal(quietly(f, cl_read, 8, 0), 9);
+	assert_int_equal(quietly(f, cl_read, 23, 0), 24);
+	(void)faults(f, 0, 1, cl_read, 7, 0);
+	(void)faults(f, 0, 2, cl_read, 24, 0);
+	r.done = 0;
+	assert_int_equal(uffd_copy(part, &r, f->bytes, 0), UFFD_ABSENT);
+	assert_int_equal(r.done, 32);
+	assert_int_equal(r.found, 0xffff00);
+	r = run_of(24, 8);
+	assert_int_equal(uffd_protect(part, &r), UFFD_ABSENT);
+	assert_int_equal(r.done, 8);
+	assert_int_equal(uffd_wake(part, 0, 8), UFFD_ABSENT);
+	assert_int_equal(uffd_wake(part, 8, 16), UFFD_DONE);
+}
+
 static void slow_ioctls_are_counted(void **state)
 {
 	struct fixture *f = *state;
@@ -366,6 +399,7 @@ int main(void)
 		MARKERS(markers_show_what_is_written_read_only),
 		MINOR(adopt_refuses_what_is_no_userfaultfd_of_pages),
 		BOTH(faults_outside_the_stripe_are_dropped),
+		BOTH(what_lies_outside_of_a_mapped_part_is_absent),
 		MINOR(slow_ioctls_are_counted),
 		MINOR(an_errno_that_nothing_explains_ends_the_program),
 		BOTH(driving_a_client_needs_no_privilege),
