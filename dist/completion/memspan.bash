@@ -6,7 +6,7 @@
 _memspan()
 {
 	local word=$2 before=$3 command=${COMP_WORDS[1]}
-	local commands="doctor up status validate space map bench down"
+	local commands="doctor up status validate space map bench run down"
 	local common="--run-dir --coordinator --help"
 	local words
 
@@ -28,7 +28,7 @@ _memspan()
 	--placement)
 		mapfile -t COMPREPLY < <(compgen -W "near far free" -- "$word")
 		return ;;
-	--coordinator | --nodes | --memory | --shards | --lease | --size | \
+	--coordinator | --nodes | --node | --memory | --shards | --lease | --size | \
 		--replicas | --bind | --space | --pattern | --threads | --seed)
 		return ;;
 	esac
@@ -38,6 +38,7 @@ _memspan()
 	doctor | status | validate | map) words="--json $common" ;;
 	up) words="--nodes --memory --shards --lease --json $common" ;;
 	down) words=$common ;;
+	run) words="--space --node $common" ;;
 	space)
 		words="--size --replicas --overcommit --bind --json $common"
 		if ((COMP_CWORD == 2)) && [[ $word != -* ]]; then

@@ -70,7 +70,9 @@ int cli_option(struct cli *cli, int argc, char **argv,
                const struct option *options)
 {
 	for (;;) {
-		int opt = getopt_long(argc, argv, "h", options, NULL);
+		int opt =
+			getopt_long(argc, argv, cli->stop_at_word ? "+h" : "h",
+		                    options, NULL);
 
 		switch (opt) {
 		case CLI_OPT_RUN_DIR:

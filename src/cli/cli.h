@@ -42,6 +42,7 @@ int cmd_doctor(int argc, char **argv);
 int cmd_space(int argc, char **argv);
 int cmd_map(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
+int cmd_run(int argc, char **argv);
 
 /*
  * The command whose name `word` most probably was meant to be, or NULL if it
@@ -72,6 +73,8 @@ struct cli {
 	/* Set by the command. */
 	const char *name;  /* of the command, "status" */
 	const char *usage; /* its help; the first paragraph is the synopsis */
+	bool stop_at_word; /* what follows the first argument is no option of
+	                      ours: it is the command line of another program */
 	/* Set by cli_option(). */
 	const char *run_dir;     /* --run-dir, or NULL */
 	const char *coordinator; /* --coordinator, or NULL */

@@ -18,6 +18,7 @@ static const struct command commands[] = {
 	{ "space", cmd_space, "create, list, show or delete spaces" },
 	{ "map", cmd_map, "who is home of a space's pages, who holds them" },
 	{ "bench", cmd_bench, "measure page faults against their floor" },
+	{ "run", cmd_run, "run a program with the memory of spaces" },
 	{ "down", cmd_down, "stop the cluster that 'up' started" },
 };
 
