@@ -27,7 +27,7 @@ import time
 
 import pytest
 
-from conftest import BUILD, MIB, wait_for  # noqa: F401
+from conftest import BUILD, MIB, program, wait_for  # noqa: F401
 
 EXTENT = 2 * MIB
 PAGE = 4096
@@ -92,11 +92,12 @@ class Client:
 
     numbers = itertools.count()
 
-    def __init__(self, name, *argv, folder, **kwargs):
+    def __init__(self, name, *argv, folder, before=(), **kwargs):
+        """`before`: a command that runs it."""
         self.err = pathlib.Path(folder) / f"{name}-{next(self.numbers)}.err"
         with open(self.err, "wb") as err:
             self.popen = subprocess.Popen(
-                [tool(name), *map(str, argv)], stdin=subprocess.PIPE,
+                [*before, tool(name), *map(str, argv)], stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE, stderr=err, text=True, **kwargs)
         self.pid = self.popen.pid
         self.argv = (name, *argv)
@@ -198,6 +199,37 @@ class Puppet(Client):
         """Pages that read as written, as zeros, as something else, as SIGBUS."""
         got = self.ask(f"probe {first} {n} {seed}", timeout).split()
         return dict(zip(("good", "zero", "other", "lost"), map(int, got)))
+
+
+class Stranger(Client):
+    """src/stranger.c, by `memspan run`: a program of somebody else's."""
+
+    def __init__(self, *run, **kwargs):
+        super().__init__("stranger", before=run, **kwargs)
+        assert self.line() == "ready"
+
+    def ask(self, order, timeout=30):
+        self.say(order)
+        return self.line(timeout)
+
+    def ok(self, order, timeout=30):
+        got = self.ask(order, timeout)
+        assert got == "ok", (order, got, self.errors())
+
+    def number(self, order, timeout=30):
+        got = self.ask(order, timeout)
+        assert got.isdecimal(), (order, got, self.errors())
+        return int(got)
+
+    def map(self, size, offset=0, how="rws", at=0, fd=200):
+        """Its address."""
+        return self.number(f"map {fd} {offset} {size} {how} {at}")
+
+    def refused(self, order, error, says):
+        """With that errno, and a message that says why."""
+        got = self.ask(order)
+        assert got == error, (order, got, self.errors())
+        assert re.search(says, self.errors()), (order, self.errors())
 
 
 class Hammer(Client):
@@ -313,6 +345,17 @@ class Cluster:
 
     def client(self, program, *argv, **kwargs):
         return self._keep(Client(program, *argv, folder=self.folder, **kwargs))
+
+    def run(self, node, *spaces):
+        """`memspan run` of these spaces on that node, without a command."""
+        return [program("memspan"), "run", "--run-dir",
+                str(self.coordinator.run_dir), "--node",
+                str(self.nodes[node].id),
+                *(w for s in spaces for w in ("--space", s)), "--"]
+
+    def stranger(self, node, *spaces, **kwargs):
+        return self._keep(Stranger(*self.run(node, *spaces),
+                                   folder=self.folder, **kwargs))
 
     @property
     def tally(self):

@@ -272,7 +272,7 @@ LOCAL_MAGIC = 0x6d73706c
  REFUSED) = range(1, 11)
 
 
-def packet(type, text=b"", magic=LOCAL_MAGIC, version=1, offset=0, size=0,
+def packet(type, text=b"", magic=LOCAL_MAGIC, version=2, offset=0, size=0,
            base=0, cookie=0, reserved=(0, 0)):
     return LOCAL.pack(magic, version, type, 0, 0, offset, size, base, cookie,
                       0, 0, 0, 0, 0, *reserved, text)

@@ -22,18 +22,6 @@ void tool_die(const char *fmt, ...)
 	exit(3);
 }
 
-struct memspan *tool_attach(const char *socket, const char *space)
-{
-	struct memspan *m = NULL;
-	char why[512] = "";
-	int r = memspan_attach(socket, space, 0, &m, why, sizeof(why));
-
-	if (r == 0)
-		return m;
-	fprintf(stderr, "attach: %s: %s\n", strerror(-r), why);
-	exit(4);
-}
-
 uint64_t tool_word(uint64_t seed, uint64_t page, uint64_t i)
 {
 	uint64_t x = (seed << 48) ^ (page << 16) ^ (i + 1);

@@ -20,7 +20,7 @@
 __attribute__((noreturn, format(printf, 1, 2))) void tool_die(const char *fmt,
                                                               ...);
 
-/* Attach, or say why not and exit 4. */
+/* Attach, or say why not and exit 4.  In a file of its own: tool_attach.c. */
 struct memspan *tool_attach(const char *socket, const char *space);
 
 /* Word `i` of a page in the pattern `seed`: never zero. */
