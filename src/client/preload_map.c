@@ -49,6 +49,7 @@ struct served {
 };
 
 static struct served table[SERVED_MAX];
+static _Atomic unsigned rows; /* so many were ever used: what to look at */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 /* --- the table ----------------------------------------------------------- */
@@ -103,7 +104,7 @@ static bool touches(const void *addr, size_t bytes)
 
 	if (shim_inside)
 		return false;
-	for (unsigned i = 0; i < SERVED_MAX; i++)
+	for (unsigned i = 0, n = atomic_load(&rows); i < n; i++)
 		if (overlaps(&table[i], (uintptr_t)addr, end))
 			return true;
 	return false;
@@ -114,7 +115,7 @@ static struct served *first_in(uintptr_t start, uintptr_t end)
 {
 	struct served *first = NULL;
 
-	for (unsigned i = 0; i < SERVED_MAX; i++)
+	for (unsigned i = 0; i < rows; i++)
 		if (overlaps(&table[i], start, end) &&
 		    (!first || table[i].start < first->start))
 			first = &table[i];
@@ -131,7 +132,7 @@ static struct served *free_row(void)
 
 const char *shim_any_mapped(void)
 {
-	for (unsigned i = 0; i < SERVED_MAX; i++)
+	for (unsigned i = 0; i < rows; i++)
 		if (table[i].m)
 			return table[i].space->name;
 	return NULL;
@@ -224,7 +225,7 @@ static int clear_for(uintptr_t start, uintptr_t end)
 {
 	struct served *v;
 
-	for (unsigned i = 0; i < SERVED_MAX; i++) {
+	for (unsigned i = 0; i < rows; i++) {
 		struct shim_parts gone = table[i].unmapped;
 
 		v = &table[i];
@@ -327,6 +328,7 @@ static int attach(const struct call *c, const struct shim_space *sp,
 		return r;
 	}
 	v->space = sp;
+	atomic_store(&rows, (unsigned)max_u64(rows, (uint64_t)(v - table) + 1));
 	atomic_store(&v->end, (uintptr_t)v->m->addr + v->m->bytes);
 	atomic_store(&v->start, (uintptr_t)v->m->addr);
 	return 0;
@@ -421,8 +423,10 @@ SHIM_API void *mremap(void *old, size_t old_bytes, size_t bytes, int flags, ...)
 		to = va_arg(args, void *);
 		va_end(args);
 	}
-	/* A moved mapping would not be watched [A13]. */
-	if (!touches(old, old_bytes) && (!to || !touches(to, bytes)))
+	/* A moved mapping would not be watched [A13], nor a second one, which
+	 * is what old_bytes == 0 makes of a shared one. */
+	if (!touches(old, max_u64(old_bytes, 1)) &&
+	    (!to || !touches(to, bytes)))
 		return (void *)syscall(SYS_mremap, old, old_bytes, bytes, flags,
 		                       to);
 	(void)shim_posix(shim_refuse(SHIM_MREMAP,
@@ -484,7 +488,7 @@ SHIM_API int madvise(void *addr, size_t bytes, int advice)
 
 static struct served *mapped_of(const struct shim_space *sp)
 {
-	for (unsigned i = 0; i < SERVED_MAX; i++)
+	for (unsigned i = 0; i < rows; i++)
 		if (table[i].m && table[i].space == sp)
 			return &table[i];
 	return NULL;

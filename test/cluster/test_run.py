@@ -204,6 +204,7 @@ def test_what_cannot_be_served_is_refused_with_a_message(pair):
     p = a.map(SIZE)
     a.ok(f"fill {p} 4 1 0")
     a.refused(f"remap {p} {SIZE} {2 * SIZE}", "EOPNOTSUPP", r"mremap\(2\)")
+    assert a.ask(f"remap {p} 0 {SIZE}") == "EOPNOTSUPP"
     a.refused(f"over {p} {PAGE}", "EOPNOTSUPP", r"mremap\(2\)")
     a.refused(f"advise {p} {SIZE} {MADV_DOFORK}", "EOPNOTSUPP", r"madvise\(2\)")
     a.refused("fork", "EOPNOTSUPP", "fork.*--thread")
@@ -383,6 +384,18 @@ def test_a_program_ends_with_a_message_when_its_node_dies(pair, close):
     assert a.wait() == -signal.SIGBUS
     assert "its node is gone" in a.errors()
     assert "SIGBUS" in a.errors()
+
+
+def test_memory_of_a_node_that_is_gone_cannot_be_mapped_by_the_next(rig):
+    c = rig(nodes=1, lease=500)
+    c.space("s", SIZE)
+    a = c.stranger(0, "s")  # has mapped nothing, so it lives on
+    c.nodes[0].kill()
+    c.coordinator.wait_state("n0", "dead")
+    c.node("n0")
+    b = c.stranger(0, "s")
+    assert b.map(SIZE) > 0
+    a.refused(f"map 200 0 {SIZE} rws 0", "ESTALE", "made anew")
 
 
 def test_a_node_without_the_space_is_refused_with_its_words(pair):
