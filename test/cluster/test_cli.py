@@ -63,7 +63,7 @@ def test_help_of_a_command(command):
     assert long.stdout.startswith(f"usage: memspan {command}")
     assert long.stdout == usage(command)
     assert {"--help", "--run-dir", "--coordinator"} <= options_of(long.stdout)
-    assert ("--json" in long.stdout) == (command != "down")
+    assert ("--json" in long.stdout) == (command not in ("run", "down"))
 
 
 # --- wrong arguments --------------------------------------------------------------
@@ -102,6 +102,8 @@ WRONG = {
               ["delete", "x", "--bind", "0"]],
     "map": [[], ["X"], ["a", "b"]],
     "bench": [["x"], ["--size", "x"], ["--pattern", "x"], ["--threads", "0"]],
+    "run": [[], ["true"], ["--space", "a"], ["--space", "A", "true"],
+            ["--space"], ["--node"], ["--space", "a"] * 17],
 }
 
 

@@ -269,7 +269,7 @@ LOCAL = struct.Struct("<IIIiQQQQQQIIII2I296s")
 assert LOCAL.size == 384
 LOCAL_MAGIC = 0x6d73706c
 (ATTACH, SPACE, MAPPED, READY, PREFETCH, L_DISCARD, DETACH, DONE, ENDED,
- REFUSED) = range(1, 11)
+ REFUSED, OPEN, OPENED) = range(1, 13)
 
 
 def packet(type, text=b"", magic=LOCAL_MAGIC, version=2, offset=0, size=0,
@@ -336,7 +336,8 @@ BAD_PACKETS = {
     "magic": packet(ATTACH, b"s", magic=1),
     "reserved": packet(ATTACH, b"s", reserved=(0, 1)),
     "endless text": packet(ATTACH, b"s" * 296),
-    "type 0": packet(0), "type 11": packet(11), "type of the node": packet(4),
+    "type 0": packet(0), "type 13": packet(13), "type of the node": packet(4),
+    "opened by a client": packet(OPENED),
     "mapped before attach": packet(MAPPED), "detach first": packet(DETACH),
     "discard first": packet(L_DISCARD),
 }
@@ -368,7 +369,7 @@ def test_packets_that_make_no_sense_end_their_connection(busy):
 
 def test_another_version_of_the_library_is_told_so(busy):
     k = Local(busy.nodes[0])
-    k.send(packet(ATTACH, b"s", version=2))
+    k.send(packet(ATTACH, b"s", version=3))
     got = k.recv()
     assert got["type"] == REFUSED and got["error"] == -errno.EPROTONOSUPPORT
     assert "same release" in got["text"]
@@ -397,6 +398,53 @@ def test_descriptors_that_are_no_userfaultfds_are_refused(busy):
         assert offer["stripes"] == 2
         k.sock.close()
     os.close(null)
+
+
+def test_parts_that_are_none_of_the_space_are_refused(busy):
+    n = busy.nodes[0]
+    fds = [userfaultfd() for _ in range(2)]
+    for offset, size, count in ((0, 0, 2), (0, 8 * MIB + PAGE, 2),
+                                (PAGE, 8 * MIB, 2), (8 * MIB, PAGE, 1),
+                                (100, PAGE, 1), (0, 100, 1),
+                                (PAGE, 1 << 63, 2), (1 << 63, 1 << 63, 2),
+                                (0, PAGE, 2), (4 * MIB - PAGE, 2 * PAGE, 1),
+                                (4 * MIB, 4 * MIB, 2)):
+        k = Local(n)
+        k.attach()
+        k.send(packet(MAPPED, base=1 << 40, offset=offset, size=size),
+               fds[:count])
+        got = k.recv()
+        assert got["type"] == REFUSED, (offset, size, count, got)
+        assert got["error"] == -errno.EINVAL
+        k.sock.close()
+    for offset, size, count in ((4 * MIB - PAGE, 2 * PAGE, 2),
+                                (4 * MIB, PAGE, 1)):
+        k = Local(n)
+        k.attach()
+        k.send(packet(MAPPED, base=1 << 40, offset=offset, size=size),
+               fds[:count])
+        assert k.recv()["type"] == READY
+        k.sock.close()
+    for fd in fds:
+        os.close(fd)
+
+
+def test_who_has_opened_a_space_may_say_nothing_more(busy):
+    n = busy.nodes[0]
+    for data in (packet(OPEN, b"s"), packet(ATTACH, b"s"), packet(DETACH),
+                 packet(L_DISCARD, size=PAGE), packet(MAPPED)):
+        k = Local(n)
+        k.send(packet(OPEN, b"nope"))
+        assert k.recv()["error"] == -errno.ENOENT
+        k.send(packet(OPEN, b"s"))
+        got = k.recv()
+        assert (got["type"], got["bytes"]) == (OPENED, 8 * MIB)
+        k.send(data)
+        assert k.is_closed()
+    k = Local(n)
+    k.attach()
+    k.send(packet(OPEN, b"s"))
+    assert k.is_closed()
 
 
 def test_offers_that_nobody_takes_up_are_bounded_and_come_back(busy):
