@@ -225,6 +225,9 @@ class Stranger(Client):
         """Its address."""
         return self.number(f"map {fd} {offset} {size} {how} {at}")
 
+    def descriptors(self):
+        return set(os.listdir(f"/proc/{self.pid}/fd"))
+
     def refused(self, order, error, says):
         """With that errno, and a message that says why."""
         got = self.ask(order)

@@ -12,7 +12,7 @@ import subprocess
 
 import pytest
 
-from cluster import (EXTENT, MIB, OLD_KERNEL, PAGE, rig, tool,  # noqa: F401
+from cluster import (MIB, OLD_KERNEL, PAGE, rig, threads, tool,  # noqa: F401
                      wait_for)
 
 PATH = "/proc/self/fd/200"
@@ -145,6 +145,22 @@ def test_a_part_that_is_unmapped_is_gone_and_the_rest_stays(pair):
     a.ok(f"unmap {p + 120 * PAGE} {SIZE - 120 * PAGE}")
     wait_for(lambda: clients(pair, 0) == 0)
     assert a.number(f"anon {SIZE} rwpn {p}") == p
+
+
+@pytest.mark.parametrize("shards", [1, 4])
+def test_threads_that_map_and_unmap_at_once_lose_nothing(rig, shards):
+    c = rig(shards=shards, lease=LEASE)
+    c.space("s", 64 * MIB, bind="n1")
+    a = c.stranger(0, "s")
+    have = a.descriptors(), len(threads(a.pid))
+    # 700 pages each: their ends cut extents and stripes.
+    assert a.number("storm 200 8 25 700", 120) == 0
+    wait_for(lambda: clients(c, 0) == 0)
+    assert (a.descriptors(), len(threads(a.pid))) == have
+    b = c.stranger(1, "s")
+    p = b.map(64 * MIB)
+    assert b.number(f"peek {p + 5599 * PAGE}") == 25
+    assert b.number(f"peek {p + 5600 * PAGE}") == 0
 
 
 def test_mapping_over_a_space_ends_it_at_the_node_first(pair):

@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <spawn.h>
@@ -168,6 +169,12 @@ static void do_check(void)
 	tool_say("ok");
 }
 
+/* peek ADDRESS: the first word there */
+static void do_peek(void)
+{
+	tool_say("%" PRIu64, *(const volatile uint64_t *)addr_arg(1));
+}
+
 static sigjmp_buf out_of_access;
 
 static void on_signal(int sig)
@@ -301,6 +308,64 @@ static void do_spawn(void)
 	tool_say("%d %d", status, system("exit 7") >> 8);
 }
 
+/* --- many at once ------------------------------------------------------ */
+
+struct stormer {
+	pthread_t thread;
+	int fd;
+	uint64_t rounds, first, pages; /* its own part of the space */
+	unsigned errors;
+};
+
+/* Map a part, see what the round before left there, write, unmap; again. */
+static void *storm(void *arg)
+{
+	struct stormer *s = arg;
+	size_t bytes = (size_t)s->pages * PAGE_BYTES;
+
+	for (uint64_t r = 0; r < s->rounds; r++) {
+		volatile uint64_t *at =
+			mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED,
+		             s->fd, (off_t)(s->first * PAGE_BYTES));
+
+		if (at == MAP_FAILED)
+			tool_die("mmap: %s", strerror(errno));
+		for (uint64_t p = 0; p < s->pages; p++) {
+			s->errors += at[p * PAGE_WORDS] != r;
+			at[p * PAGE_WORDS] = r + 1;
+		}
+		/* Half of it first: the rest is still there. */
+		munmap((void *)(uintptr_t)at, bytes / 2);
+		s->errors += at[(s->pages - 1) * PAGE_WORDS] != r + 1;
+		munmap((void *)(uintptr_t)at, bytes);
+	}
+	return NULL;
+}
+
+/* storm FD THREADS ROUNDS PAGES: of pages that are zeros */
+static void do_storm(void)
+{
+	struct stormer s[16];
+	uint64_t n = arg(2);
+	unsigned errors = 0;
+
+	if (n > sizeof(s) / sizeof(s[0]))
+		tool_die("too many threads");
+	for (uint64_t i = 0; i < n; i++) {
+		s[i] = (struct stormer){ .fd = fd_arg(1),
+			                 .rounds = arg(3),
+			                 .first = i * arg(4),
+			                 .pages = arg(4) };
+		if (pthread_create(&s[i].thread, NULL, storm, &s[i]) != 0)
+			tool_die("no thread");
+	}
+	for (uint64_t i = 0; i < n; i++) {
+		pthread_join(s[i].thread, NULL);
+		errors += s[i].errors;
+	}
+	tool_say("%u", errors);
+}
+
 /* --- orders ------------------------------------------------------------ */
 
 static const struct {
@@ -319,6 +384,7 @@ static const struct {
 	{ "sendfile", 2, do_sendfile }, { "stdio", 2, do_stdio },
 	{ "punch", 4, do_punch },       { "allocate", 3, do_allocate },
 	{ "memfd", 3, do_memfd },       { "size", 3, do_size },
+	{ "peek", 2, do_peek },         { "storm", 5, do_storm },
 	{ "fork", 1, do_fork },         { "spawn", 1, do_spawn },
 };
 
