@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The start of the shim, before main(): what the environment says is checked
- * and kept, libc's functions are found.  A program with values that make no
- * sense does not start, for it would run unserved.
+ * The start of the shim: what the environment says is checked and kept, libc's
+ * functions are found.  A program with values that make no sense does not go
+ * on, for it would run unserved.
  *
- * The library is linked with -z initfirst, so this comes before the
- * constructors of all other libraries, which may open files.  Before libc's own
- * too: so the environment is the one that the loader hands over.
+ * The constructors of other libraries come before ours, and may open files and
+ * map them.  So the environment is read when it is first needed, which takes
+ * no memory; until libc's functions are found, hooks make do with system calls.
+ * (-z initfirst would bring us to the front, before ThreadSanitizer's start,
+ * which does not survive it.)
  */
 
 #include "client/preload.h"
@@ -18,9 +20,13 @@
 #include <string.h>
 #include <sys/syscall.h>
 
+static struct shim_spaces spaces;
 struct shim shim;
 struct shim_libc libc;
 SHIM_THREAD bool shim_inside;
+
+static _Atomic bool started;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 static _Atomic bool said[SHIM_TOPICS];
 
@@ -68,11 +74,6 @@ int shim_posix(int r)
 	return r < 0 ? -1 : r;
 }
 
-const struct shim_space *shim_space_of(int fd)
-{
-	return shim_inside ? NULL : spaces_find(&shim.spaces, fd);
-}
-
 /* --- the start ----------------------------------------------------------- */
 
 static void find(const char *name, void *at)
@@ -83,7 +84,7 @@ static void find(const char *name, void *at)
 	memcpy(at, &f, sizeof(f));
 }
 
-static void find_libc(void)
+void shim_find_libc(void)
 {
 	find("read", &libc.read);
 	find("write", &libc.write);
@@ -115,7 +116,7 @@ static const char *look_up(char *const *env, const char *name)
 {
 	size_t n = strlen(name);
 
-	for (; *env; env++)
+	for (; env && *env; env++)
 		if (strncmp(*env, name, n) == 0 && (*env)[n] == '=')
 			return *env + n + 1;
 	return NULL;
@@ -140,15 +141,15 @@ static int keep(char *const *env, const char *name, const char *standard,
 
 static int take_environment(char *const *env, struct errmsg *em)
 {
-	const char *spaces = look_up(env, "MEMSPAN_SPACES");
+	const char *named = look_up(env, "MEMSPAN_SPACES");
 	struct errmsg why = { "" };
 	int r;
 
-	if (!spaces)
+	if (!named)
 		return 0; /* nothing to serve: nobody gave us a space */
-	r = spaces_parse(spaces, &shim.spaces, &why);
+	r = spaces_parse(named, &spaces, &why);
 	if (r == 0)
-		r = spaces_look(&shim.spaces, &why);
+		r = spaces_look(&spaces, &why);
 	if (r < 0)
 		return errmsg_say(em, r, "MEMSPAN_SPACES: %s", why.text);
 	r = keep(env, "MEMSPAN_NODE", NULL, shim.node, sizeof(shim.node), em);
@@ -162,18 +163,34 @@ static int take_environment(char *const *env, struct errmsg *em)
 	return r;
 }
 
-__attribute__((constructor(101))) static void shim_start(int argc, char **argv,
-                                                         char **env)
+static void start(void)
 {
 	struct errmsg em = { "" };
 
-	(void)argc;
-	(void)argv;
-	find_libc();
-	if (take_environment(env, &em) == 0)
+	if (take_environment(environ, &em) == 0) {
+		atomic_store(&started, true);
 		return;
+	}
 	shim_say("%s; this program would run without the memory of its spaces, "
 	         "so it does not start: run it by 'memspan run'",
 	         em.text);
 	_exit(SHIM_FAILED);
+}
+
+const struct shim_spaces *shim_spaces(void)
+{
+	if (!atomic_load_explicit(&started, memory_order_acquire))
+		pthread_once(&once, start);
+	return &spaces;
+}
+
+const struct shim_space *shim_space_of(int fd)
+{
+	return shim_inside ? NULL : spaces_find(shim_spaces(), fd);
+}
+
+__attribute__((constructor)) static void shim_start(void)
+{
+	(void)shim_spaces();
+	shim_find_libc();
 }

@@ -27,9 +27,9 @@
  *
  * How.  Each mapping is an attachment of its own (client/client.h), with its
  * connection and its fence thread.  Hooks make raw system calls, or call what
- * dlsym(3) found at the start: never dlsym() in a hook, which could be running
- * inside of an allocator that dlsym() needs.  What our own code calls comes by
- * the hooks too; shim_inside lets it pass.
+ * dlsym(3) found before main(): a hook that an allocator may call must not call
+ * dlsym(), which may need that allocator.  What our own code calls comes by the
+ * hooks too; shim_inside lets it pass.
  *
  * No policy: what a space is, and where its pages are, the node decides.
  */
@@ -102,9 +102,11 @@ bool parts_cover(const struct shim_parts *p, uintptr_t start, uintptr_t end);
 
 /* --- preload.c ----------------------------------------------------------- */
 
-/* Set at the start, constant from then on. */
+/* The spaces of this process, read from the environment the first time. */
+const struct shim_spaces *shim_spaces(void);
+
+/* What else it says.  Valid after shim_spaces(), constant from then on. */
 struct shim {
-	struct shim_spaces spaces;
 	char node[108];  /* path of the node's socket */
 	char memfd[256]; /* memfd_create() of this name is the first space */
 };
@@ -137,7 +139,12 @@ int shim_posix(int r);
 /* Say a line on stderr, "memspan: ...", by one write(2). */
 void shim_say(const char *fmt, ...) PRINTF_LIKE(1, 2);
 
-/* libc's own, found at the start; NULL before: then a hook calls the kernel. */
+/*
+ * libc's own.  NULL before our constructor has found them: then a hook calls
+ * the kernel, or, where there is no such call, shim_find_libc(), which may
+ * allocate.
+ */
+void shim_find_libc(void);
 struct shim_libc {
 	ssize_t (*read)(int, void *, size_t);
 	ssize_t (*write)(int, const void *, size_t);

@@ -108,32 +108,46 @@ SHIM_API ssize_t writev(int fd, const struct iovec *iov, int n)
 
 SHIM_API ssize_t preadv(int fd, const struct iovec *iov, int n, off_t offset)
 {
-	int r = libc.preadv ? check_io(fd, "preadv(2)") : -ENOSYS;
+	int r = check_io(fd, "preadv(2)");
 
-	return r < 0 ? shim_posix(r) : libc.preadv(fd, iov, n, offset);
+	if (r < 0)
+		return shim_posix(r);
+	return libc.preadv ? libc.preadv(fd, iov, n, offset) :
+	                     syscall(SYS_preadv, fd, iov, n, offset, 0l);
 }
 
 SHIM_API ssize_t pwritev(int fd, const struct iovec *iov, int n, off_t offset)
 {
-	int r = libc.pwritev ? check_io(fd, "pwritev(2)") : -ENOSYS;
+	int r = check_io(fd, "pwritev(2)");
 
-	return r < 0 ? shim_posix(r) : libc.pwritev(fd, iov, n, offset);
+	if (r < 0)
+		return shim_posix(r);
+	return libc.pwritev ? libc.pwritev(fd, iov, n, offset) :
+	                      syscall(SYS_pwritev, fd, iov, n, offset, 0l);
 }
 
 SHIM_API ssize_t preadv2(int fd, const struct iovec *iov, int n, off_t offset,
                          int flags)
 {
-	int r = libc.preadv2 ? check_io(fd, "preadv2(2)") : -ENOSYS;
+	int r = check_io(fd, "preadv2(2)");
 
-	return r < 0 ? shim_posix(r) : libc.preadv2(fd, iov, n, offset, flags);
+	if (r < 0)
+		return shim_posix(r);
+	return libc.preadv2 ?
+	               libc.preadv2(fd, iov, n, offset, flags) :
+	               syscall(SYS_preadv2, fd, iov, n, offset, 0l, flags);
 }
 
 SHIM_API ssize_t pwritev2(int fd, const struct iovec *iov, int n, off_t offset,
                           int flags)
 {
-	int r = libc.pwritev2 ? check_io(fd, "pwritev2(2)") : -ENOSYS;
+	int r = check_io(fd, "pwritev2(2)");
 
-	return r < 0 ? shim_posix(r) : libc.pwritev2(fd, iov, n, offset, flags);
+	if (r < 0)
+		return shim_posix(r);
+	return libc.pwritev2 ?
+	               libc.pwritev2(fd, iov, n, offset, flags) :
+	               syscall(SYS_pwritev2, fd, iov, n, offset, 0l, flags);
 }
 
 /* What gcc makes of read() and pread() where it checks sizes; no header of
@@ -143,17 +157,24 @@ ssize_t __pread_chk(int fd, void *buf, size_t n, off_t offset, size_t room);
 
 SHIM_API ssize_t __read_chk(int fd, void *buf, size_t n, size_t room)
 {
-	int r = libc.read_chk ? check_io(fd, "read(2)") : -ENOSYS;
+	int r = check_io(fd, "read(2)");
 
-	return r < 0 ? shim_posix(r) : libc.read_chk(fd, buf, n, room);
+	if (r < 0)
+		return shim_posix(r);
+	return libc.read_chk ? libc.read_chk(fd, buf, n, room) :
+	                       syscall(SYS_read, fd, buf, min_u64(n, room));
 }
 
 SHIM_API ssize_t __pread_chk(int fd, void *buf, size_t n, off_t offset,
                              size_t room)
 {
-	int r = libc.pread_chk ? check_io(fd, "pread(2)") : -ENOSYS;
+	int r = check_io(fd, "pread(2)");
 
-	return r < 0 ? shim_posix(r) : libc.pread_chk(fd, buf, n, offset, room);
+	if (r < 0)
+		return shim_posix(r);
+	return libc.pread_chk ?
+	               libc.pread_chk(fd, buf, n, offset, room) :
+	               syscall(SYS_pread64, fd, buf, min_u64(n, room), offset);
 }
 
 SHIM_API ssize_t pread64(int fd, void *buf, size_t n, off64_t offset)
@@ -197,21 +218,26 @@ SHIM_API ssize_t sendfile64(int out, int in, off64_t *offset, size_t n)
 SHIM_API ssize_t copy_file_range(int in, off64_t *in_at, int out,
                                  off64_t *out_at, size_t n, unsigned flags)
 {
-	int r = libc.copy_file_range ?
-	                check_both(out, in, "copy_file_range(2)") :
-	                -ENOSYS;
+	int r = check_both(out, in, "copy_file_range(2)");
 
-	return r < 0 ? shim_posix(r) :
-	               libc.copy_file_range(in, in_at, out, out_at, n, flags);
+	if (r < 0)
+		return shim_posix(r);
+	return libc.copy_file_range ?
+	               libc.copy_file_range(in, in_at, out, out_at, n, flags) :
+	               syscall(SYS_copy_file_range, in, in_at, out, out_at, n,
+	                       flags);
 }
 
 SHIM_API ssize_t splice(int in, off64_t *in_at, int out, off64_t *out_at,
                         size_t n, unsigned flags)
 {
-	int r = libc.splice ? check_both(out, in, "splice(2)") : -ENOSYS;
+	int r = check_both(out, in, "splice(2)");
 
-	return r < 0 ? shim_posix(r) :
-	               libc.splice(in, in_at, out, out_at, n, flags);
+	if (r < 0)
+		return shim_posix(r);
+	return libc.splice ?
+	               libc.splice(in, in_at, out, out_at, n, flags) :
+	               syscall(SYS_splice, in, in_at, out, out_at, n, flags);
 }
 
 /* --- streams ------------------------------------------------------------- */
@@ -234,10 +260,8 @@ static FILE *check_stream(FILE *f, const char *what)
 
 SHIM_API FILE *fopen(const char *path, const char *mode)
 {
-	if (!libc.fopen) {
-		errno = ENOSYS;
-		return NULL;
-	}
+	if (!libc.fopen)
+		shim_find_libc();
 	return check_stream(libc.fopen(path, mode), "fopen(3)");
 }
 
@@ -246,10 +270,8 @@ SHIM_API FILE *fopen64(const char *path, const char *mode)
 
 SHIM_API FILE *freopen(const char *path, const char *mode, FILE *f)
 {
-	if (!libc.freopen) {
-		errno = ENOSYS;
-		return NULL;
-	}
+	if (!libc.freopen)
+		shim_find_libc();
 	return check_stream(libc.freopen(path, mode, f), "freopen(3)");
 }
 
@@ -258,8 +280,10 @@ SHIM_API FILE *freopen64(const char *path, const char *mode, FILE *f)
 
 SHIM_API FILE *fdopen(int fd, const char *mode)
 {
-	int r = libc.fdopen ? check_io(fd, "fdopen(3)") : -ENOSYS;
+	int r = check_io(fd, "fdopen(3)");
 
+	if (!libc.fdopen)
+		shim_find_libc();
 	if (r == 0)
 		return libc.fdopen(fd, mode);
 	(void)shim_posix(r);
@@ -314,17 +338,17 @@ SHIM_API int posix_fallocate(int fd, off_t offset, off_t bytes)
 
 	if (sp)
 		return -punch(sp, 0, offset, bytes);
-	return libc.posix_fallocate ? libc.posix_fallocate(fd, offset, bytes) :
-	                              ENOSYS;
+	if (!libc.posix_fallocate)
+		shim_find_libc();
+	return libc.posix_fallocate(fd, offset, bytes);
 }
 
 SHIM_API int posix_fallocate64(int fd, off64_t offset, off64_t bytes)
 	__attribute__((alias("posix_fallocate")));
 
 /* The first space, for whoever makes a memfd by the name that stands for it. */
-static int give_space(unsigned flags)
+static int give_space(const struct shim_space *sp, unsigned flags)
 {
-	const struct shim_space *sp = &shim.spaces.v[0];
 	int fd;
 
 	if (flags & MFD_HUGETLB)
@@ -350,9 +374,10 @@ static int give_space(unsigned flags)
 
 SHIM_API int memfd_create(const char *name, unsigned flags)
 {
-	if (!shim_inside && shim.spaces.n > 0 && name &&
-	    strcmp(name, shim.memfd) == 0)
-		return shim_posix(give_space(flags));
+	const struct shim_spaces *s = shim_spaces();
+
+	if (!shim_inside && s->n > 0 && name && strcmp(name, shim.memfd) == 0)
+		return shim_posix(give_space(&s->v[0], flags));
 	return (int)syscall(SYS_memfd_create, name, flags);
 }
 

@@ -73,11 +73,13 @@ SHIM_API int forkpty(int *primary, char *name, const struct termios *termp,
                      const struct winsize *winp)
 {
 	struct shim_locked l;
-	int r, pid = -1;
+	int r, pid;
 
-	r = libc.forkpty ? fork_begin(&l, "forkpty(3)") : -ENOSYS;
+	r = fork_begin(&l, "forkpty(3)");
 	if (r < 0)
 		return shim_posix(r);
+	if (!libc.forkpty)
+		shim_find_libc();
 	pid = libc.forkpty(primary, name, termp, winp);
 	shim_unlock(&l);
 	return pid;
@@ -88,9 +90,11 @@ SHIM_API int daemon(int no_chdir, int no_close)
 	struct shim_locked l;
 	int r;
 
-	r = libc.daemon ? fork_begin(&l, "daemon(3)") : -ENOSYS;
+	r = fork_begin(&l, "daemon(3)");
 	if (r < 0)
 		return shim_posix(r);
+	if (!libc.daemon)
+		shim_find_libc();
 	r = libc.daemon(no_chdir, no_close);
 	shim_unlock(&l);
 	return r;
