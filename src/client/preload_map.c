@@ -242,10 +242,15 @@ static int clear_for(uintptr_t start, uintptr_t end)
 	}
 	while ((v = first_in(start, end)) != NULL) {
 		uintptr_t from = v->start, to = v->end;
+		const char *name = v->space->name;
 		int r = end_mapping(v, true);
 
-		if (r < 0)
+		if (r < 0) {
+			shim_say("space %s: its node did not let go of a "
+			         "mapping, so nothing can be mapped over it",
+			         name);
 			return r;
+		}
 		/* What was unmapped of it before and is not replaced now. */
 		if (from < start)
 			(void)raw_munmap(from, start);
