@@ -26,9 +26,12 @@
  * pages are that were wanted twice, never hears of them.  A page that was
  * evicted too early comes back while its ghost is fresh, and goes to main at
  * once.  The ghost is a number in the page's own state: how many evictions
- * there had been when it went.  It is fresh while there were no more since than
- * pages are resident: with so much more memory, and a queue in order of
- * eviction, the page would still be here.
+ * there had been when it went.  It is fresh while fewer came since than pages
+ * are small or staged: with a small queue of twice the length the page would
+ * still have been there.  While main is short that is a long time, and main
+ * fills; later only what comes back soon is let in.  (S3-FIFO remembers as many
+ * ghosts as main may hold pages.  With that more is fetched here, for main then
+ * fills with what comes back seldom: docs/performance.md.)
  *
  * The victim is the head of the small queue while that has more than its share,
  * else the head of main.
@@ -314,7 +317,9 @@ static void leave(struct evict *ev, struct evict_page *p)
 /* How many pages were evicted after it is the age of a ghost. */
 static bool ghost_fresh(const struct evict *ev, const struct evict_page *p)
 {
-	return p->stamp != 0 && ev->clock - p->stamp - 1 < evict_resident(ev);
+	uint32_t age = ev->clock - p->stamp - 1;
+
+	return p->stamp != 0 && age < ev->n[EVICT_SMALL] + ev->n[EVICT_STAGING];
 }
 
 void evict_in(struct evict *ev, uint32_t key, struct evict_page *p)

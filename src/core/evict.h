@@ -66,7 +66,8 @@ struct evict_config {
 	void *arg;
 };
 
-#define EVICT_FRAMES_MAX    (1u << 29)
+#define EVICT_FRAMES_MAX (1u << 29)
+/* What to choose, by docs/performance.md, "Which page goes". */
 #define EVICT_SMALL_PERCENT 10u
 #define EVICT_STAGED_PART   16u /* cfg.staged is frames over this */
 

@@ -79,10 +79,10 @@ static void a_page_that_comes_back_soon_goes_to_main(void **state)
 	assert_counts(3, 1, 0);
 }
 
-/* `others` pages are evicted after page 1, while three remain. */
+/* `others` pages are evicted after page 1, and three new ones remain. */
 static void come_back_after(uint32_t others)
 {
-	start(4, 1);
+	start(8, 1);
 	for (uint32_t k = 1; k <= 4; k++)
 		in(k);
 	for (uint32_t k = 1; k <= others + 1; k++) {
@@ -92,17 +92,40 @@ static void come_back_after(uint32_t others)
 		if (k <= others)
 			in(k + 4);
 	}
-	assert_int_equal(evict_resident(ev), 3);
+	assert_counts(3, 0, 0);
 	in(1);
 }
 
-static void a_ghost_is_fresh_for_as_many_evictions_as_pages(void **state)
+static void a_ghost_is_fresh_as_long_as_a_second_small_queue(void **state)
 {
 	(void)state;
 	come_back_after(2);
 	assert_int_equal(evict_where(&pages[1]), EVICT_MAIN);
 	come_back_after(3);
 	assert_int_equal(evict_where(&pages[1]), EVICT_SMALL);
+}
+
+static void staged_pages_keep_ghosts_fresh_and_main_does_not(void **state)
+{
+	(void)state;
+	start(8, 2);
+	for (uint32_t k = 1; k <= 5; k++)
+		in(k);
+	promote(1);
+	promote(2);
+	evict_round(ev);
+	TAKE(3, EVICT_TAKE, EVICT_TAKEN);
+	OUT(1, EVICT_TAKE, EVICT_SKIPPED);
+	OUT(2, EVICT_TAKE, EVICT_SKIPPED);
+	OUT(3, EVICT_TAKE, EVICT_TAKEN);
+	TAKE(4, EVICT_TAKE, EVICT_TAKEN);
+	TAKE(5, EVICT_TAKE, EVICT_TAKEN);
+	OUT(4, EVICT_TAKE, EVICT_TAKEN);
+	assert_counts(0, 2, 1);
+	in(4); /* nothing went after it */
+	assert_counts(0, 3, 1);
+	in(3); /* 4 did */
+	assert_counts(1, 3, 1);
 }
 
 static void a_page_that_left_otherwise_has_no_ghost(void **state)
@@ -290,7 +313,9 @@ int main(void)
 		cmocka_unit_test(a_staged_page_that_is_touched_goes_to_main),
 		cmocka_unit_test(a_page_that_comes_back_soon_goes_to_main),
 		cmocka_unit_test(
-			a_ghost_is_fresh_for_as_many_evictions_as_pages),
+			a_ghost_is_fresh_as_long_as_a_second_small_queue),
+		cmocka_unit_test(
+			staged_pages_keep_ghosts_fresh_and_main_does_not),
 		cmocka_unit_test(a_page_that_left_otherwise_has_no_ghost),
 		cmocka_unit_test(what_no_peer_takes_is_the_last_of_main),
 		cmocka_unit_test(small_gives_while_it_is_above_its_share),
