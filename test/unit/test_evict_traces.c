@@ -17,7 +17,7 @@
 #include "../lib/replay.h"
 
 static const uint32_t memory_percent[] = { 25, 50, 75 };
-static const char *const recorded[] = { "cc1", "json", "sort" };
+static const char *const recorded[] = { "cc1", "json", "sort", "sqlite" };
 
 #define RECORDED ARRAY_SIZE(recorded)
 #define TRACES   (RECORDED + TRACE_KINDS)
