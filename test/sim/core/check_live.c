@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Nobody waits for ever once the net has healed. */
+/*
+ * Nobody waits for ever once the net has healed, if there is memory for what
+ * there is: deaths may take too much of that away, or pin what is left.
+ */
 #include "sim.h"
 
 #define WATCH_NS (100 * NSEC_PER_MSEC)
@@ -18,8 +21,15 @@ void check_live_waited(struct thread *t)
 	s->wait_max = max_u64(s->wait_max, s->now - t->since);
 }
 
-static void stuck(const struct thread *t)
+static void stuck(struct thread *t)
 {
+	if (t->node->sim->limited && t->node->sim->dead > 0 &&
+	    !check_limit_suffices(t->node->sim)) {
+		thread_starves(t);
+		return;
+	}
+	if (t->node->sim->opt.verbose)
+		check_limit_say(t->node->sim);
 	sim_fail(t->node->sim, "check_live",
 	         "thread %u of node %u %s for %llu ms: page %llu to %s",
 	         t->index, t->node->id, state_name[t->state],
@@ -47,6 +57,7 @@ void check_live(struct sim *s)
 				stuck(t);
 		}
 	}
+	s->at_work = any;
 	if (any)
 		clock_put(s, WATCH_NS, (struct event){ .kind = EV_WATCH });
 }

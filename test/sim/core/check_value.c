@@ -89,8 +89,8 @@ void check_value_end(struct sim *s)
 			if (n->dead || !page_held(&n->page[p]))
 				continue;
 			held = true;
-			if (mem_alias(n, p) != x->value)
-				wrong(s, n->id, p, n->mem.bytes[p]);
+			if (mem_bytes(n, p) != x->value)
+				wrong(s, n->id, p, mem_bytes(n, p));
 		}
 		if (!held && x->value != 0 && s->dead == 0)
 			sim_fail(s, "check_value", "nobody has page %llu",

@@ -26,6 +26,14 @@ static const char *const plant_name[] = {
 	[PLANT_EPOCH_BACK] = "epoch-back",
 	[PLANT_OVERTAKE] = "overtake",
 	[PLANT_LATE_HINT] = "late-hint",
+	[PLANT_UNCONFIRMED] = "unconfirmed",
+	[PLANT_ONE_COPY] = "one-copy",
+	[PLANT_SOLE_COPY] = "sole-copy",
+	[PLANT_CARELESS] = "careless",
+	[PLANT_STAGED_WRITABLE] = "staged-writable",
+	[PLANT_UNCOUNTED] = "uncounted",
+	[PLANT_LEAK_STAGED] = "leak-staged",
+	[PLANT_NO_ROOM] = "no-room",
 };
 
 static const struct work *const all_work[] = { &work_random, &work_counter,
@@ -92,11 +100,12 @@ static int replay(char *buf, size_t n, const struct options *o)
 {
 	return snprintf(buf, n,
 	                "replay: sim_core --seed %llu --nodes %u --steps %u "
-	                "--messages %llu --delay %u --work %s --plant %s\n",
+	                "--messages %llu --delay %u --work %s --limit %d "
+	                "--replicas %d --plant %s\n",
 	                (unsigned long long)o->seed, o->nodes, o->steps,
 	                (unsigned long long)o->messages, o->delay_us,
 	                o->only == NULL ? "all" : o->only->name,
-	                plant_name[o->plant]);
+	                o->limit_percent, o->replicas, plant_name[o->plant]);
 }
 
 /* An assertion of the core failed: it ends us, but not without the seed. */
@@ -133,7 +142,10 @@ static void choose(struct sim *s)
 
 static void set_up(struct sim *s, const struct options *o)
 {
-	*s = (struct sim){ .opt = *o, .hash = 0xcbf29ce484222325ull };
+	*s = (struct sim){ .opt = *o,
+		           .hash = 0xcbf29ce484222325ull,
+		           .at_work = true,
+		           .scan_pages = 256 };
 	prng_init(&s->random, o->seed);
 	choose(s);
 	/* The last extent is partial. */
@@ -143,6 +155,7 @@ static void set_up(struct sim *s, const struct options *o)
 	coord_init(s);
 	for (uint32_t i = 0; i < s->nodes; i++)
 		node_init(s, (node_id)i);
+	evict_init(s);
 	fault_init(s);
 	clock_put(s, 0, (struct event){ .kind = EV_WATCH });
 }
@@ -181,6 +194,7 @@ static void handle(struct sim *s, struct event *e)
 	case EV_FAULT:
 	case EV_DEFER:
 	case EV_LATER:
+	case EV_EVICT:
 	case EV_EXTENTS:
 	case EV_MEMBERS:
 		node_event(n, e);
@@ -227,6 +241,7 @@ static void run(struct sim *s, const struct options *o)
 		check_swmr_end(s);
 		check_value_end(s);
 		check_frames_end(s);
+		check_limit_end(s);
 	}
 	tear_down(s);
 }
@@ -245,12 +260,19 @@ struct plan {
 static void say(const struct sim *s)
 {
 	printf("seed %llu: %u nodes, %llu steps, %llu messages, %llu local, "
-	       "%.1f ms, longest wait %.1f ms%s, hash %016llx\n",
+	       "%.1f ms, longest wait %.1f ms%s",
 	       (unsigned long long)s->opt.seed, s->nodes,
 	       (unsigned long long)s->ops, (unsigned long long)s->net.messages,
 	       (unsigned long long)s->net.local, (double)s->now / 1e6,
-	       (double)s->wait_max / 1e6, s->dead > 0 ? ", a node died" : "",
-	       (unsigned long long)s->hash);
+	       (double)s->wait_max / 1e6, s->dead > 0 ? ", a node died" : "");
+	if (s->limited)
+		printf(", %llu evicted, %llu refused, %llu put back",
+		       (unsigned long long)s->evictions,
+		       (unsigned long long)s->refusals,
+		       (unsigned long long)s->put_back);
+	if (s->starved > 0)
+		printf(", %u threads had no memory", s->starved);
+	printf(", hash %016llx\n", (unsigned long long)s->hash);
 }
 
 /* True: the run did what was expected of it. */
@@ -333,6 +355,7 @@ static int usage(void)
 	printf("usage: sim_core [--seed N | --seeds A-B | --file FILE] [--nodes N]\n"
 	       "           [--steps N] [--messages N] [--work NAME] "
 	       "[--delay US]\n"
+	       "           [--limit PERCENT] [--replicas N]\n"
 	       "           [--plant KIND] [--expect CHECKER] [--twice]\n"
 	       "           [--wait-max MS] [--verbose]\n");
 	return 2;
@@ -391,6 +414,12 @@ static bool take_option(struct plan *p, int c)
 	case 'd':
 		p->opt.delay_us = (uint32_t)n;
 		return true;
+	case 'l':
+		p->opt.limit_percent = (int32_t)n;
+		return n == 0 || n >= 100;
+	case 'r':
+		p->opt.replicas = (int32_t)n;
+		return n <= 3;
 	case 'p':
 		return plant_of(optarg, &p->opt.plant);
 	case 'e':
@@ -421,6 +450,8 @@ int main(int argc, char **argv)
 		{ "messages", required_argument, NULL, 'm' },
 		{ "work", required_argument, NULL, 'w' },
 		{ "delay", required_argument, NULL, 'd' },
+		{ "limit", required_argument, NULL, 'l' },
+		{ "replicas", required_argument, NULL, 'r' },
 		{ "plant", required_argument, NULL, 'p' },
 		{ "expect", required_argument, NULL, 'e' },
 		{ "twice", no_argument, NULL, '2' },
@@ -428,7 +459,9 @@ int main(int argc, char **argv)
 		{ "verbose", no_argument, NULL, 'v' },
 		{ 0 },
 	};
-	struct plan p = { .first = 1, .last = 1 };
+	struct plan p = { .opt = { .limit_percent = -1, .replicas = -1 },
+		          .first = 1,
+		          .last = 1 };
 	int c;
 
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1)

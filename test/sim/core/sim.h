@@ -16,6 +16,8 @@
  *	sim_node.c    a node: requests of its clients, its messages
  *	sim_home.c    ... the home side
  *	sim_holder.c  ... the holder side
+ *	sim_evict.c   ... its limit, and what it wants to get rid of
+ *	sim_store.c   ... what it holds for others that evict it
  *	sim_mem.c     ... its memory and its clients' mappings
  *	sim_thread.c  threads of clients
  *	work_*.c      what the threads do
@@ -36,6 +38,7 @@
 #define THREADS_MAX   8u /* of a node */
 #define CLIENTS_MAX   2u /* of a node; thread i belongs to client i % clients */
 #define FRAMES_MAX    256u
+#define STAGING_MAX   32u /* pages staged at once, of a node */
 #define AGAIN_NS      (500 * NSEC_PER_USEC)
 
 struct sim;
@@ -50,6 +53,7 @@ enum event_kind {
 	EV_FAULT, /* node: reads the fault of thread `other`, if still `arg` */
 	EV_DEFER, /* node: an order that waited is due */
 	EV_LATER, /* node: whoever was told AGAIN asks again */
+	EV_EVICT, /* node: looks at its limit, and at what is staged */
 	EV_EXTENTS, /* node: the coordinator answers */
 	EV_MEMBERS, /* node: the membership */
 	EV_RUN,     /* thread `other` of the node runs */
@@ -103,6 +107,11 @@ enum kind {
 	M_ACK_DATA,
 	M_NOT_HELD,
 	M_FORGET,
+	M_EVICT,   /* to home: may these go? */
+	M_DROP,    /* mask: they may; arg: they must stay */
+	M_STORE,   /* to a peer: please hold these */
+	M_STORED,  /* mask: it does; arg: it does not */
+	M_APPLIED, /* to itself alone: what a session's number says of others */
 };
 extern const char *const kind_name[];
 
@@ -111,9 +120,12 @@ struct message {
 	enum kind kind;
 	node_id from;
 	bool discard;  /* MOVED, AGAIN: of a DISCARD */
+	bool store;    /* GET_S: for somebody who evicts it */
+	bool more;     /* GRANT_S: UPGRADE follows */
 	gpn_t page;    /* with mask: the pages that it is about */
 	uint64_t mask; /* bit i: page + i */
-	uint64_t arg;  /* frame number; version of MOVED; refused of a GRANT */
+	uint64_t arg;  /* frame number; version of MOVED; refused of a GRANT or
+	                  of STORED; what must stay of DROP */
 	uint64_t seq;  /* in its session */
 	uint64_t bytes[RUN_PAGES]; /* contents, by bit */
 };
@@ -190,6 +202,7 @@ struct memory {
 	uint64_t *bytes;  /* of the memfd */
 	uint64_t *before; /* what was there before the last write */
 	bool *present;
+	uint32_t pages; /* present */
 	bool *poisoned;
 	uint8_t *map[CLIENTS_MAX]; /* enum rights */
 };
@@ -230,12 +243,42 @@ struct thread {
 	gpn_t scan;
 };
 
-struct forget { /* granted bytes that the giver keeps until that is applied */
-	struct forget *next;
+struct granted { /* what a peer has not said yet that it has applied */
+	struct granted *next;
 	uint64_t seq, number;
-	node_id giver;
+	node_id giver; /* keeps frame `number` until then, or NODE_NONE */
+	bool more;     /* then the directory hears DIR_APPLIED */
 	gpn_t page;
 };
+
+enum staged_phase {
+	STAGED_NEW,      /* somebody is to be asked */
+	STAGED_STORING,  /* peer `at` was asked to hold it */
+	STAGED_EVICTING, /* home was asked if it may go */
+	STAGED_KEPT,     /* it must stay, for now or for good */
+};
+
+struct staged {
+	gpn_t page;
+	enum staged_phase phase;
+	node_id at;       /* STORING */
+	bool light;       /* it goes only if others hold it already */
+	bool ask_home;    /* before any (other) peer */
+	uint8_t stored;   /* peers that hold it for us */
+	uint8_t verdicts; /* how often home said STAY */
+	uint64_t tried;   /* peers, one bit each */
+	nsec_t again;     /* NEW: not before; KEPT: NEW from then on */
+};
+
+struct held { /* what a peer wants us to hold */
+	struct held *next;
+	node_id from;
+	gpn_t base;
+	uint64_t left, ok, refused;
+};
+
+/* How far one may go: for what can be done without; for who waits. */
+enum mark { MARK_HIGH, MARK_LIMIT };
 
 struct answers { /* what one GET gathers */
 	bool on;
@@ -274,13 +317,15 @@ struct node {
 	struct memory mem;
 
 	uint64_t frame[FRAMES_MAX + 1]; /* from 1 */
+	gpn_t frame_page[FRAMES_MAX + 1];
+	/* Frozen: its home.  NODE_STAGED; NODE_NONE: free. */
 	node_id frame_home[FRAMES_MAX + 1];
 	uint32_t frames, frames_free;
 
 	struct queue local;
 	bool draining;
 	struct answers answers;
-	struct forget *forget[SIM_NODES_MAX]; /* by requester, by seq */
+	struct granted *granted[SIM_NODES_MAX]; /* by requester, by seq */
 	struct discard discard;
 	bool later;
 
@@ -290,7 +335,21 @@ struct node {
 	uint32_t credits;
 	struct thread thread[THREADS_MAX];
 	uint32_t threads, clients;
+
+	uint32_t limit, high, low; /* pages of the memfd */
+	uint32_t used;             /* in it, or promised to a request */
+	uint32_t forced;           /* ... beyond the limit, or lost */
+	bool over;                 /* evicting, until it is down to low */
+	bool evict_due;
+	uint32_t squeezed;    /* pages that we had to refuse to store */
+	nsec_t no_room_until; /* nobody has room: what a peer said */
+	struct staged staging[STAGING_MAX];
+	uint32_t staged, staging_max;
+	gpn_t hand; /* of the clock that looks for victims */
+	bool fifo;
+	struct held *held;
 };
+#define NODE_STAGED ((node_id)(NODE_NONE - 1))
 
 void node_init(struct sim *s, node_id id);
 void node_free(struct node *n);
@@ -304,6 +363,9 @@ void node_later(struct node *n);
 void node_discard(struct node *n);
 bool node_alive(const struct node *n, node_id peer);
 void node_acked(struct node *n, node_id peer, uint64_t seq);
+/* A step of core/page, and what it means for `used`. */
+int node_step(struct node *n, gpn_t page, const struct page_event *ev,
+              struct page_actions *out);
 uint32_t now_us(const struct sim *s);
 
 void home_request(struct node *n, node_id from, const struct message *m);
@@ -312,6 +374,8 @@ void home_flush(struct node *n);
 void home_gone(struct node *n, node_id peer);
 /* The giver's frame may go: now, or once `to` has applied message `seq`. */
 void home_forget(struct node *n, gpn_t page, node_id giver, uint64_t number);
+void home_evict(struct node *n, node_id from, const struct message *m);
+void home_applied(struct node *n, node_id from, gpn_t page);
 
 void holder_grant(struct node *n, const struct message *m);
 void holder_recall(struct node *n, node_id home, const struct message *m,
@@ -323,10 +387,34 @@ bool holder_ready(struct node *n, gpn_t page);
 void holder_forget(struct node *n, uint64_t number);
 void holder_unreachable(struct node *n, node_id home);
 void holder_unreachable_page(struct node *n, gpn_t page);
+/* False: not now. */
+bool holder_stage(struct node *n, gpn_t page);
+/* A touch of a staged page, by thread `t` or on nobody's behalf (NULL). */
+void holder_touch_staged(struct node *n, gpn_t page, struct thread *t);
+void holder_evict(struct node *n, gpn_t page);
+void holder_verdict(struct node *n, const struct message *m);
+
+/* After the nodes: what each may have. */
+void evict_init(struct sim *s);
+bool evict_room(const struct node *n, enum mark mark);
+void evict_soon(struct node *n);
+void evict_run(struct node *n);
+/* It left its frame, whatever for. */
+void evict_left(struct node *n, gpn_t page);
+void evict_stay(struct node *n, gpn_t page);
+void evict_stored(struct node *n, node_id from, const struct message *m);
+void evict_peer_gone(struct node *n, node_id peer);
+
+void store_asked(struct node *n, node_id from, const struct message *m);
+/* A request of ours was answered: was it for somebody? */
+void store_settled(struct node *n, gpn_t page);
+void store_free(struct node *n);
 
 void mem_init(struct node *n);
 void mem_free(struct node *n);
 uint64_t mem_alias(struct node *n, gpn_t page);
+/* Of the alias, or of the frame that the page is staged in. */
+uint64_t mem_bytes(struct node *n, gpn_t page);
 void mem_install(struct node *n, gpn_t page, uint64_t bytes, enum rights r);
 void mem_keep(struct node *n, gpn_t page, uint64_t bytes);
 void mem_map(struct node *n, gpn_t page, unsigned client);
@@ -349,6 +437,8 @@ void thread_discarded(struct node *n, unsigned i);
 void thread_race(struct node *n, gpn_t page);
 void thread_client_dies(struct node *n, unsigned client);
 void thread_client_revives(struct node *n, unsigned client);
+/* There is no memory for what it wants: it ends. */
+void thread_starves(struct thread *t);
 
 /* --- what goes wrong --------------------------------------------------- */
 
@@ -360,6 +450,8 @@ void fault_mishap(struct sim *s);
 struct work {
 	const char *name;
 	void (*next)(struct sim *s, struct thread *t, struct op *op);
+	/* How many pages all its threads together may touch. */
+	uint64_t (*pages)(const struct sim *s);
 };
 extern const struct work work_random, work_counter, work_pair, work_scan,
 	work_discard;
@@ -370,6 +462,7 @@ struct truth { /* check_value.c: of a page */
 	uint64_t value, adds;
 	bool added_only;
 	bool maybe_zeros; /* a node died that had asked for a discard */
+	bool safe;        /* a node died, and this is no reason to lose it */
 };
 
 void check_swmr(struct sim *s, gpn_t page);
@@ -384,6 +477,14 @@ void check_live(struct sim *s);
 void check_live_end(struct sim *s);
 void check_live_waited(struct thread *t);
 void check_frames_end(struct sim *s);
+void check_limit(struct node *n);
+void check_limit_end(struct sim *s);
+bool check_limit_suffices(struct sim *s);
+void check_limit_say(const struct sim *s);
+void check_copies_drop(struct node *home, gpn_t page, node_id evictor);
+void check_copies_released(struct node *n, gpn_t page);
+void check_copies_died(struct node *n);
+void check_copies_lost(struct node *n, gpn_t page);
 void check_epoch_adopt(struct node *n, uint32_t old, uint32_t epoch);
 void check_epoch_coord(struct sim *s, uint32_t old, uint32_t epoch);
 void check_epoch_home(struct node *n, uint32_t extent);
@@ -400,6 +501,14 @@ enum plant { /* what the shell does wrong, to see a checker find it */
 	     PLANT_EPOCH_BACK,
 	     PLANT_OVERTAKE,
 	     PLANT_LATE_HINT,
+	     PLANT_UNCONFIRMED,
+	     PLANT_ONE_COPY,
+	     PLANT_SOLE_COPY,
+	     PLANT_CARELESS,
+	     PLANT_STAGED_WRITABLE,
+	     PLANT_UNCOUNTED,
+	     PLANT_LEAK_STAGED,
+	     PLANT_NO_ROOM,
 };
 
 struct options {
@@ -409,6 +518,10 @@ struct options {
 	enum plant plant;
 	const struct work *only; /* NULL: the seed says */
 	uint32_t delay_us;       /* one way, exact; 0: the seed says */
+	/* Memory of all nodes, in percent of what their pages need; 0: no
+	 * limits; -1: the seed says. */
+	int32_t limit_percent;
+	int32_t replicas; /* -1: the seed says */
 	bool verbose;
 };
 
@@ -431,6 +544,13 @@ struct sim {
 	bool mishaps, deaths;
 	uint32_t dead;
 	uint32_t plant_done;
+
+	bool limited;
+	uint32_t copies; /* that must remain where one is evicted */
+	uint32_t scan_pages;
+	bool at_work; /* there are threads that have not done all they shall */
+	uint32_t starved;
+	uint64_t evictions, refusals, put_back;
 
 	uint64_t hash, ops, lost_seen;
 	nsec_t wait_max;

@@ -58,6 +58,7 @@ static void kill_node(struct sim *s, struct node *n)
 	if (!s->deaths || s->dead + 2 >= s->nodes ||
 	    s->coord.member[n->id] != MEMBER_UP)
 		return;
+	check_copies_died(n);
 	n->dead = true;
 	check_value_died(n);
 	s->dead++;

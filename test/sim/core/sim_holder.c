@@ -18,11 +18,11 @@ static void refused(struct node *n, gpn_t page, unsigned kind)
 #define WANTS_US     50000u
 
 /* A page goes: was it taken from a thread that waits for another? */
-static void thread_lost(struct node *n, gpn_t page)
+static void thread_lost(struct node *n, gpn_t page, uint16_t hash)
 {
-	struct hints *h = &n->hints[page_thread(&n->page[page])];
+	struct hints *h = &n->hints[hash];
 
-	if (page_thread(&n->page[page]) != 0 && h->waits > 0)
+	if (hash != 0 && h->waits > 0)
 		h->taken = (page + 1) << 8;
 }
 
@@ -88,31 +88,33 @@ static enum page_event_kind event_of(enum kind kind)
 }
 
 static bool grant_one(struct node *n, gpn_t page, enum page_event_kind kind,
-                      struct page_actions *out)
+                      bool more, struct page_actions *out)
 {
 	struct thread *t = thread_first(n, page);
 	struct page_event ev = {
 		.kind = kind,
+		.more = more,
 		.now_us = now_us(n->sim),
 		.thread = t == NULL ? 0 : t->hash,
 		.cap = (uint8_t)sim_below(n->sim, 16),
 	};
 
 	thread_match(n, page, ev.thread, true);
-	if (page_handle(&n->page[page], &ev, out) == 0)
+	if (node_step(n, page, &ev, out) == 0)
 		return true;
 	refused(n, page, kind);
 	return false;
 }
 
+/* `unmapped`: what nobody waits for stays so. */
 static void install(struct node *n, gpn_t page, enum page_action_kind what,
-                    uint64_t bytes, bool remote)
+                    uint64_t bytes, bool remote, bool unmapped)
 {
 	switch ((int)what) {
 	case PAGE_INSTALL_S:
 		/* The marker of a scan arrives, but stays unmapped. */
-		if (remote && thread_first(n, page) == NULL &&
-		    sim_one_in(n->sim, 8))
+		if (thread_first(n, page) == NULL &&
+		    (unmapped || (remote && sim_one_in(n->sim, 8))))
 			mem_keep(n, page, bytes);
 		else
 			mem_install(n, page, bytes, RIGHTS_READ);
@@ -127,7 +129,11 @@ static void install(struct node *n, gpn_t page, enum page_action_kind what,
 		mem_unprotect(n, page);
 		break;
 	case PAGE_POISON:
+		check_copies_lost(n, page);
 		mem_poison(n, page);
+		break;
+	case PAGE_KEEP_BYTES:
+		mem_keep(n, page, bytes);
 		break;
 	default:
 		abort(); /* core/page: no grant has another action */
@@ -142,19 +148,23 @@ void holder_grant(struct node *n, const struct message *m)
 
 	for (uint64_t rest = m->mask; rest != 0; rest &= rest - 1) {
 		unsigned bit = (unsigned)__builtin_ctzll(rest);
+		gpn_t page = m->page + bit;
+		bool stored = (n->page[page].flags & PAGE_F_STORING) != 0;
 
-		if (!grant_one(n, m->page + bit, event_of(m->kind), &out))
+		if (!grant_one(n, page, event_of(m->kind), m->more, &out))
 			return;
 		assert(out.n == 1);
-		install(n, m->page + bit, out.v[0].kind, m->bytes[bit],
-		        m->from != n->id);
+		install(n, page, out.v[0].kind, m->bytes[bit], m->from != n->id,
+		        stored);
+		store_settled(n, page);
 	}
 	/* Whoever waits for a page that was not granted asks again. */
 	for (uint64_t rest = bits ? m->arg : 0; rest != 0; rest &= rest - 1) {
 		gpn_t page = m->page + (unsigned)__builtin_ctzll(rest);
 
-		if (!grant_one(n, page, PAGE_REFUSED, &out))
+		if (!grant_one(n, page, PAGE_REFUSED, false, &out))
 			return;
+		store_settled(n, page);
 		node_touch_page(n, page);
 	}
 }
@@ -164,10 +174,14 @@ void holder_keep(struct node *n, gpn_t page, uint64_t bytes)
 	struct page_event ev = { .kind = PAGE_KEEP, .now_us = now_us(n->sim) };
 	struct page_actions out;
 
-	if (page_handle(&n->page[page], &ev, &out) < 0)
+	if (node_step(n, page, &ev, &out) < 0) {
 		refused(n, page, PAGE_KEEP);
-	else
-		mem_keep(n, page, bytes);
+		return;
+	}
+	/* Rather more than the limit than a page that is lost. */
+	if (n->used > n->limit)
+		n->forced = (uint32_t)max_u64(n->forced, n->used - n->limit);
+	mem_keep(n, page, bytes);
 }
 
 /* --- orders ------------------------------------------------------------ */
@@ -187,16 +201,35 @@ static void defer(struct node *n, node_id home, const struct message *m,
 	                          .p = d });
 }
 
-static void freeze(struct node *n, node_id home, gpn_t page, uint64_t *frame)
+static uint32_t frame_take(struct node *n, node_id home, gpn_t page)
 {
-	for (*frame = 1; n->frame_home[*frame] != NODE_NONE; ++*frame)
-		assert(*frame < n->frames); /* holder_recall() looked */
-	n->frame_home[*frame] = home;
-	n->frame[*frame] = mem_alias(n, page);
-	if (n->mem.before[page] != n->frame[*frame] &&
-	    sim_plant(n->sim, PLANT_LOST_WRITE, 8))
-		n->frame[*frame] = n->mem.before[page];
+	uint32_t f = 1;
+
+	while (n->frame_home[f] != NODE_NONE)
+		f++;
+	assert(f <= n->frames); /* the caller looked */
+	n->frame_home[f] = home;
+	n->frame_page[f] = page;
 	n->frames_free--;
+	return f;
+}
+
+static void frame_free(struct node *n, uint32_t f)
+{
+	assert(n->frame_home[f] != NODE_NONE);
+	n->frame_home[f] = NODE_NONE;
+	n->frames_free++;
+}
+
+static uint32_t freeze(struct node *n, node_id home, gpn_t page)
+{
+	uint32_t f = frame_take(n, home, page);
+
+	n->frame[f] = mem_alias(n, page);
+	if (n->mem.before[page] != n->frame[f] &&
+	    sim_plant(n->sim, PLANT_LOST_WRITE, 8))
+		n->frame[f] = n->mem.before[page];
+	return f;
 }
 
 static void recall_carry_out(struct node *n, node_id home,
@@ -213,17 +246,29 @@ static void recall_carry_out(struct node *n, node_id home,
 		case PAGE_PROTECT:
 			break; /* done already */
 		case PAGE_FREEZE:
-			freeze(n, home, page, &frame);
+			frame = freeze(n, home, page);
+			break;
+		case PAGE_FREEZE_FRAME:
+			frame = out->v[i].frame;
+			n->frame_home[frame] = home;
+			evict_left(n, page);
+			break;
+		case PAGE_RELEASE:
+			frame_free(n, out->v[i].frame);
+			evict_left(n, page);
+			break;
+		case PAGE_TOUCH_AGAIN:
+			node_touch_page(n, page);
 			break;
 		case PAGE_PUNCH:
-			thread_lost(n, page);
+			thread_lost(n, page, page_thread(&n->page[page]));
 			mem_punch(n, page);
 			break;
 		case PAGE_SEND_ACK_DATA:
 			if (!out->v[i].frozen) {
 				data->mask |= 1ull << (page - data->page);
 				data->bytes[page - data->page] =
-					mem_alias(n, page);
+					mem_bytes(n, page);
 				break;
 			}
 			ans.kind = M_ACK_DATA;
@@ -262,7 +307,7 @@ static bool recall_one(struct node *n, gpn_t page, const struct message *m,
 		.now_us = now_us(n->sim),
 	};
 
-	if (page_handle(&n->page[page], &ev, out) == 0)
+	if (node_step(n, page, &ev, out) == 0)
 		return true;
 	refused(n, page, ev.kind);
 	return false;
@@ -279,7 +324,8 @@ void holder_recall(struct node *n, node_id home, const struct message *m,
 		gpn_t page = m->page + (unsigned)__builtin_ctzll(rest);
 		struct page_actions *o = &out[k++];
 
-		if (m->kind == M_RECALL_X && n->frames_free == 0) {
+		if (m->kind == M_RECALL_X && n->frames_free == 0 &&
+		    !page_staged(&n->page[page])) {
 			defer(n, home, m, page, AGAIN_NS);
 			o->n = 0;
 			continue;
@@ -306,8 +352,121 @@ void holder_forget(struct node *n, uint64_t number)
 	if (number == 0 || number > n->frames ||
 	    n->frame_home[number] == NODE_NONE)
 		return;
-	n->frame_home[number] = NODE_NONE;
-	n->frames_free++;
+	frame_free(n, (uint32_t)number);
+}
+
+/* --- capacity ---------------------------------------------------------- */
+
+bool holder_stage(struct node *n, gpn_t page)
+{
+	struct page_entry *p = &n->page[page];
+	uint16_t hash = page_thread(p);
+	struct hint h = hint_of(n, page);
+	struct page_event ev = { .kind = PAGE_STAGE,
+		                 .thread_waits = h.waits,
+		                 .thread_us = h.us,
+		                 .now_us = now_us(n->sim),
+		                 .frame = frame_take(n, NODE_STAGED, page) };
+	struct page_actions out;
+
+	(void)node_step(n, page, &ev, &out);
+	if (out.n == 0) {
+		frame_free(n, ev.frame);
+		return false;
+	}
+	for (uint32_t i = 0; i < out.n; i++) {
+		thread_race(n, page);
+		if (out.v[i].kind == PAGE_PROTECT) {
+			mem_protect(n, page);
+		} else if (out.v[i].kind == PAGE_FILL) {
+			n->frame[out.v[i].frame] = mem_alias(n, page);
+		} else {
+			thread_lost(n, page, hash);
+			mem_punch(n, page);
+		}
+	}
+	return true;
+}
+
+static void install_back(struct node *n, gpn_t page, uint32_t frame)
+{
+	bool writable = n->page[page].state == PAGE_M ||
+	                sim_plant(n->sim, PLANT_STAGED_WRITABLE, 1);
+
+	if (thread_first(n, page) == NULL)
+		mem_keep(n, page, n->frame[frame]);
+	else
+		mem_install(n, page, n->frame[frame],
+		            writable ? RIGHTS_WRITE : RIGHTS_READ);
+	frame_free(n, frame);
+}
+
+void holder_touch_staged(struct node *n, gpn_t page, struct thread *t)
+{
+	struct page_event ev = {
+		.kind = PAGE_TOUCH,
+		.write = t != NULL && t->write,
+		.now_us = now_us(n->sim),
+		.thread = t == NULL ? 0 : t->hash,
+		.cap = (uint8_t)sim_below(n->sim, 16),
+	};
+	struct page_actions out;
+
+	thread_match(n, page, ev.thread, true);
+	(void)node_step(n, page, &ev, &out);
+	assert(out.n == 1);
+	if (out.v[0].kind != PAGE_INSTALL_BACK)
+		return; /* it waits for home's word */
+	evict_left(n, page);
+	install_back(n, page, out.v[0].frame);
+}
+
+void holder_evict(struct node *n, gpn_t page)
+{
+	struct page_event ev = { .kind = PAGE_EVICT };
+	struct page_actions out;
+
+	(void)node_step(n, page, &ev, &out);
+	assert(out.n == 1); /* the caller gathers what it sends */
+}
+
+static void verdict_one(struct node *n, gpn_t page, enum page_event_kind kind)
+{
+	struct page_event ev = { .kind = kind };
+	struct page_actions out;
+
+	if (node_step(n, page, &ev, &out) < 0) {
+		refused(n, page, kind);
+		return;
+	}
+	if (kind == PAGE_STAY)
+		evict_stay(n, page);
+	for (uint32_t i = 0; i < out.n; i++) {
+		if (out.v[i].kind == PAGE_RELEASE) {
+			if (!sim_plant(n->sim, PLANT_LEAK_STAGED, 8))
+				frame_free(n, out.v[i].frame);
+			evict_left(n, page);
+			check_copies_released(n, page);
+		} else {
+			node_touch_page(n, page);
+		}
+	}
+}
+
+void holder_verdict(struct node *n, const struct message *m)
+{
+	for (uint64_t rest = m->mask | m->arg; rest != 0; rest &= rest - 1) {
+		gpn_t page = m->page + (unsigned)__builtin_ctzll(rest);
+		bool drop = (m->mask & rest & -rest) != 0;
+
+		/* Planted: nobody has room, so it goes without a copy. */
+		if (!drop && n->no_room_until > n->sim->now &&
+		    page_staged(&n->page[page]) &&
+		    n->page[page].state == PAGE_S &&
+		    sim_plant(n->sim, PLANT_SOLE_COPY, 1))
+			drop = true;
+		verdict_one(n, page, drop ? PAGE_DROP : PAGE_STAY);
+	}
 }
 
 /* --- a home that died -------------------------------------------------- */
@@ -317,13 +476,16 @@ void holder_unreachable_page(struct node *n, gpn_t page)
 	struct page_event ev = { .kind = PAGE_UNREACHABLE };
 	struct page_actions out;
 
-	(void)page_handle(&n->page[page], &ev, &out);
+	(void)node_step(n, page, &ev, &out);
 	for (uint32_t i = 0; i < out.n; i++) {
 		if (out.v[i].kind == PAGE_PUNCH)
 			mem_punch(n, page);
-		else
+		else if (out.v[i].kind == PAGE_POISON)
 			mem_poison(n, page);
+		else
+			node_touch_page(n, page);
 	}
+	store_settled(n, page);
 }
 
 void holder_unreachable(struct node *n, node_id home)
@@ -332,7 +494,8 @@ void holder_unreachable(struct node *n, node_id home)
 		const struct page_entry *p = &n->page[at];
 
 		if (n->place.extent[extent_of(at)].home == home + 1u &&
-		    (page_asked(p) || (p->flags & PAGE_F_RECALLED) != 0))
+		    (page_asked(p) ||
+		     (p->flags & (PAGE_F_RECALLED | PAGE_F_EVICTING)) != 0))
 			holder_unreachable_page(n, at);
 	}
 	for (uint32_t f = 1; f <= n->frames; f++)

@@ -28,9 +28,39 @@ static bool gathers(const struct node *n, node_id to, gpn_t page)
 	       page - n->answers.base < RUN_PAGES;
 }
 
+/* Until `to` has applied message `seq`. */
+static void await_applied(struct node *n, node_id to, struct granted g)
+{
+	struct granted **link = &n->granted[to];
+	struct granted *own = sim_alloc(1, sizeof(*own));
+
+	*own = g;
+	while (*link != NULL)
+		link = &(*link)->next;
+	*link = own;
+}
+
+/* Reads that were granted: a copy on its way is not one to count on. */
+static void await_reads(struct node *n, node_id to, const struct message *m,
+                        uint64_t seq)
+{
+	if (!n->sim->limited || seq == 0)
+		return;
+	for (uint64_t rest = m->mask; rest != 0; rest &= rest - 1)
+		await_applied(n, to,
+		              (struct granted){
+				      .seq = seq,
+				      .giver = NODE_NONE,
+				      .more = m->more,
+				      .page = m->page +
+		                              (unsigned)__builtin_ctzll(rest),
+			      });
+}
+
 static void answers_send(struct node *n, enum kind kind, uint64_t mask,
                          uint64_t not_granted)
 {
+	uint64_t seq = 0;
 	struct message m = { .kind = kind,
 		             .page = n->answers.base,
 		             .mask = mask,
@@ -38,7 +68,9 @@ static void answers_send(struct node *n, enum kind kind, uint64_t mask,
 
 	for (unsigned i = 0; i < RUN_PAGES; i++)
 		m.bytes[i] = kind == M_GRANT_S ? n->answers.bytes[i] : 0;
-	node_send(n, n->answers.to, &m, NULL);
+	node_send(n, n->answers.to, &m, &seq);
+	if (kind == M_GRANT_S)
+		await_reads(n, n->answers.to, &m, seq);
 }
 
 void home_flush(struct node *n)
@@ -77,28 +109,25 @@ void home_forget(struct node *n, gpn_t page, node_id giver, uint64_t number)
 static void forget_later(struct node *n, node_id to, uint64_t seq, gpn_t page,
                          node_id giver, uint64_t number)
 {
-	struct forget **link = &n->forget[to];
-	struct forget *f;
-
 	if (giver == NODE_NONE || number == 0)
 		return;
-	f = sim_alloc(1, sizeof(*f));
-	*f = (struct forget){
-		.seq = seq, .number = number, .giver = giver, .page = page
-	};
-	while (*link != NULL)
-		link = &(*link)->next;
-	*link = f;
+	await_applied(n, to,
+	              (struct granted){ .seq = seq,
+	                                .number = number,
+	                                .giver = giver,
+	                                .page = page });
 }
 
 void node_acked(struct node *n, node_id peer, uint64_t seq)
 {
-	struct forget *f;
+	struct granted *g;
 
-	while ((f = n->forget[peer]) != NULL && f->seq <= seq) {
-		n->forget[peer] = f->next;
-		home_forget(n, f->page, f->giver, f->number);
-		free(f);
+	while ((g = n->granted[peer]) != NULL && g->seq <= seq) {
+		n->granted[peer] = g->next;
+		home_forget(n, g->page, g->giver, g->number);
+		if (g->more && node_alive(n, peer))
+			home_applied(n, peer, g->page);
+		free(g);
 	}
 }
 
@@ -112,21 +141,30 @@ static void plain(const struct step *t, node_id to, enum kind kind)
 	node_send(t->n, to, &m, NULL);
 }
 
-static void grant_s(const struct step *t, node_id to, bool event_bytes)
+static void grant_s(const struct step *t, node_id to,
+                    const struct dir_action *a)
 {
 	struct node *n = t->n;
-	struct message m = { .kind = M_GRANT_S, .page = t->page, .mask = 1 };
-	uint64_t bytes = t->bytes;
+	struct message m = {
+		.kind = M_GRANT_S, .page = t->page, .mask = 1, .more = a->more
+	};
+	struct message applied = { .kind = M_APPLIED,
+		                   .page = t->page,
+		                   .mask = 1 };
+	uint64_t bytes = t->bytes, seq = 0;
 
-	if (!event_bytes)
-		bytes = mem_alias(n, t->page);
-	if (gathers(n, to, t->page)) {
+	if (!a->event_bytes)
+		bytes = mem_bytes(n, t->page);
+	if (gathers(n, to, t->page) && !a->more) {
 		n->answers.s |= 1ull << (t->page - n->answers.base);
 		n->answers.bytes[t->page - n->answers.base] = bytes;
 		return;
 	}
 	m.bytes[0] = bytes;
-	node_send(n, to, &m, NULL);
+	node_send(n, to, &m, &seq);
+	await_reads(n, to, &m, seq);
+	if (to == n->id && a->more)
+		node_send(n, to, &applied, NULL);
 }
 
 static void grant_x(const struct step *t, const struct dir_action *a)
@@ -191,7 +229,7 @@ static void carry_out_one(const struct step *t, const struct dir_action *a,
 
 	switch (a->kind) {
 	case DIR_SEND_GRANT_S:
-		grant_s(t, to, a->event_bytes);
+		grant_s(t, to, a);
 		break;
 	case DIR_SEND_GRANT_X:
 		grant_x(t, a);
@@ -227,7 +265,7 @@ static void carry_out_one(const struct step *t, const struct dir_action *a,
 		break;
 	case DIR_SEND_DROP:
 	case DIR_SEND_STAY:
-		abort(); /* nobody evicts here */
+		abort(); /* home_evict() answers for many pages at once */
 	case DIR_KEEP:
 		holder_keep(n, t->page, t->bytes);
 		break;
@@ -287,6 +325,9 @@ void home_request(struct node *n, node_id from, const struct message *m)
 		                        m->kind == M_DISCARD ? DIR_DISCARD :
 		                                               DIR_GET_X,
 		                .from = from,
+		                .store = m->store,
+		                .careful = n->sim->copies > 1 &&
+		                           n->sim->opt.plant != PLANT_CARELESS,
 		                .now_us = now_us(n->sim) };
 
 	if (!at_home(n, from, m))
@@ -301,7 +342,7 @@ void home_request(struct node *n, node_id from, const struct message *m)
 			          .discard = m->kind == M_DISCARD };
 		struct dir_actions out;
 
-		ev.prefetch = bit > 0 && m->kind != M_DISCARD;
+		ev.prefetch = bit > 0 && m->kind != M_DISCARD && !m->store;
 		ev.home_ready = ev.prefetch && holder_ready(n, t.page);
 		if (dir_handle(n->dir, &n->entry[t.page], &ev, &out) < 0) {
 			refused(n, from, t.page, ev.kind);
@@ -332,14 +373,82 @@ void home_answer(struct node *n, node_id from, const struct message *m)
 		struct dir_actions out;
 
 		ev.can_keep = page_may_keep(&n->page[t.page]);
-		ev.may_keep =
-			from != n->id && ev.can_keep && !sim_one_in(n->sim, 4);
+		ev.may_keep = from != n->id && ev.can_keep &&
+		              evict_room(n, MARK_HIGH) &&
+		              !sim_one_in(n->sim, 4);
 		if (dir_handle(n->dir, &n->entry[t.page], &ev, &out) < 0) {
 			refused(n, from, t.page, ev.kind);
 			return;
 		}
 		carry_out(&t, &out);
 	}
+}
+
+void home_applied(struct node *n, node_id from, gpn_t page)
+{
+	struct dir_event ev = { .kind = DIR_APPLIED,
+		                .from = from,
+		                .now_us = now_us(n->sim) };
+	struct step t = { .n = n, .page = page };
+	struct dir_actions out;
+
+	if (dir_handle(n->dir, &n->entry[page], &ev, &out) < 0)
+		refused(n, from, page, ev.kind);
+	else
+		carry_out(&t, &out);
+}
+
+/* --- may it go? -------------------------------------------------------- */
+
+/* Nodes that were granted a read and may not have it yet. */
+static struct nodeset unconfirmed(struct node *n, gpn_t page)
+{
+	struct nodeset ret = { 0 };
+
+	if (n->sim->opt.plant == PLANT_UNCONFIRMED)
+		return ret;
+	for (uint32_t i = 0; i < n->sim->nodes; i++)
+		for (struct granted *g = n->granted[i]; g != NULL; g = g->next)
+			if (g->page == page && g->number == 0)
+				nodeset_add(&ret, (node_id)i);
+	/* ... nor what is still being gathered. */
+	if (gathers(n, n->answers.to, page) &&
+	    (n->answers.s >> (page - n->answers.base) & 1) != 0)
+		nodeset_add(&ret, n->answers.to);
+	return ret;
+}
+
+void home_evict(struct node *n, node_id from, const struct message *m)
+{
+	struct message ans = { .kind = M_DROP, .page = m->page };
+
+	for (uint64_t rest = m->mask; rest != 0; rest &= rest - 1) {
+		uint64_t bit = rest & -rest;
+		gpn_t page = m->page + (unsigned)__builtin_ctzll(rest);
+		struct nodeset not_yet = unconfirmed(n, page);
+		struct dir_event ev = { .kind = DIR_EVICT,
+			                .from = from,
+			                .need = (uint8_t)n->sim->copies,
+			                .unconfirmed = &not_yet,
+			                .now_us = now_us(n->sim) };
+		struct dir_actions out;
+
+		if (n->sim->opt.plant == PLANT_ONE_COPY)
+			ev.need = 1;
+		if (dir_handle(n->dir, &n->entry[page], &ev, &out) < 0) {
+			refused(n, from, page, ev.kind);
+			return;
+		}
+		assert(out.n == 1);
+		if (out.v[0].kind == DIR_SEND_DROP) {
+			check_copies_drop(n, page, from);
+			n->sim->evictions++;
+			ans.mask |= bit;
+		} else {
+			ans.arg |= bit;
+		}
+	}
+	node_send(n, from, &ans, NULL);
 }
 
 /* --- death of a peer --------------------------------------------------- */

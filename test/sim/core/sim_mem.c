@@ -51,6 +51,13 @@ uint64_t mem_alias(struct node *n, gpn_t page)
 	return n->mem.bytes[page];
 }
 
+uint64_t mem_bytes(struct node *n, gpn_t page)
+{
+	const struct page_entry *p = &n->page[page];
+
+	return page_staged(p) ? n->frame[p->frame] : mem_alias(n, page);
+}
+
 static void put_bytes(struct node *n, gpn_t page, uint64_t bytes)
 {
 	if (n->mem.present[page])
@@ -58,8 +65,10 @@ static void put_bytes(struct node *n, gpn_t page, uint64_t bytes)
 		         "node %u installs page %llu over the one it has",
 		         n->id, (unsigned long long)page);
 	n->mem.present[page] = true;
+	n->mem.pages++;
 	n->mem.poisoned[page] = false;
 	n->mem.bytes[page] = n->mem.before[page] = bytes;
+	check_limit(n);
 }
 
 static void map(struct node *n, gpn_t page, unsigned client, enum rights r)
@@ -115,6 +124,7 @@ void mem_unprotect(struct node *n, gpn_t page)
 
 void mem_punch(struct node *n, gpn_t page)
 {
+	n->mem.pages -= n->mem.present[page];
 	n->mem.present[page] = false;
 	for (unsigned c = 0; c < n->clients; c++)
 		n->mem.map[c][page] = RIGHTS_NONE;

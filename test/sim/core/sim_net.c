@@ -30,6 +30,11 @@ const char *const kind_name[] = {
 	[M_ACK_DATA] = "ACK_DATA",
 	[M_NOT_HELD] = "NOT_HELD",
 	[M_FORGET] = "FORGET",
+	[M_EVICT] = "EVICT",
+	[M_DROP] = "DROP",
+	[M_STORE] = "STORE",
+	[M_STORED] = "STORED",
+	[M_APPLIED] = "APPLIED",
 };
 
 void queue_put(struct queue *q, const struct message *m)
@@ -135,8 +140,8 @@ static void credit_back(struct node *to, const struct message *m)
 	if (!grant && m->kind != M_UPGRADE && m->kind != M_GRANT_LOST &&
 	    m->kind != M_MOVED && m->kind != M_AGAIN)
 		return;
-	if (m->discard)
-		return;
+	if (m->discard || m->more)
+		return; /* its answer is still to come */
 	if (grant)
 		n += (uint32_t)__builtin_popcountll(m->arg);
 	assert(x->pages_open >= n);
@@ -175,7 +180,8 @@ void net_deliver(struct node *to, node_id from)
 	credit_back(to, &m);
 	node_dispatch(to, from, &m);
 	node_drain(to);
-	if (m.kind == M_GRANT_X && !s->node[from]->dead) {
+	if ((m.kind == M_GRANT_X || (m.kind == M_GRANT_S && s->limited)) &&
+	    !s->node[from]->dead) {
 		/* Acknowledgements ride on other messages: any time. */
 		x->ack_last = arrival(s, x, x->ack_last);
 		clock_put(s, x->ack_last - s->now,

@@ -64,13 +64,14 @@ void node_init(struct sim *s, node_id id)
 void node_free(struct node *n)
 {
 	for (uint32_t i = 0; i < SIM_NODES_MAX; i++) {
-		while (n->forget[i] != NULL) {
-			struct forget *f = n->forget[i];
+		while (n->granted[i] != NULL) {
+			struct granted *g = n->granted[i];
 
-			n->forget[i] = f->next;
-			free(f);
+			n->granted[i] = g->next;
+			free(g);
 		}
 	}
+	store_free(n);
 	queue_free(&n->local);
 	mem_free(n);
 	free(n->dir_memory);
@@ -90,6 +91,19 @@ uint32_t now_us(const struct sim *s)
 bool node_alive(const struct node *n, node_id peer)
 {
 	return peer == n->id || n->member[peer] == MEMBER_UP;
+}
+
+int node_step(struct node *n, gpn_t page, const struct page_event *ev,
+              struct page_actions *out)
+{
+	struct page_entry *p = &n->page[page];
+	uint32_t was = page_counts(p);
+	int r = page_handle(p, ev, out);
+
+	n->used = n->used + page_counts(p) - was;
+	if (n->used > n->high)
+		evict_soon(n);
+	return r;
 }
 
 /* --- faults ------------------------------------------------------------ */
@@ -134,7 +148,7 @@ static void nobody_home(struct node *n, const struct thread *t)
 	struct page_event ev = { .kind = PAGE_TOUCH, .write = t->write };
 	struct page_actions out;
 
-	(void)page_handle(&n->page[t->page], &ev, &out);
+	(void)node_step(n, t->page, &ev, &out);
 	holder_unreachable_page(n, t->page);
 }
 
@@ -201,16 +215,23 @@ static void request(struct node *n, struct thread *t)
 
 	if (!home_of(n, t, &home, &credits))
 		return;
+	if (!page_counts(&n->page[t->page]) && !evict_room(n, MARK_LIMIT) &&
+	    !sim_plant(n->sim, PLANT_UNCOUNTED, 8)) {
+		if (!sim_plant(n->sim, PLANT_NO_ROOM, 8))
+			park(n, t, PARKED_LATER);
+		evict_soon(n);
+		return;
+	}
 	m.kind = t->write ? M_GET_X : M_GET_S;
-	(void)page_handle(&n->page[t->page], &ev, &out);
+	(void)node_step(n, t->page, &ev, &out);
 	w = window_of(n, t, credits);
 	ev.kind = PAGE_PREFETCH;
 	for (uint32_t i = 1; i < w; i++) {
 		struct page_entry *p = &n->page[t->page + i];
 
-		if (p->state != PAGE_I)
+		if (p->state != PAGE_I || !evict_room(n, MARK_HIGH))
 			continue;
-		(void)page_handle(p, &ev, &out);
+		(void)node_step(n, t->page + i, &ev, &out);
 		if (out.n > 0)
 			m.mask |= 1ull << i;
 	}
@@ -222,6 +243,14 @@ void node_touch(struct node *n, struct thread *t)
 	struct page_entry *e = &n->page[t->page];
 	gpn_t page = t->page;
 
+	if (page_staged(e)) {
+		if ((e->flags & PAGE_F_EVICTING) == 0 &&
+		    !evict_room(n, MARK_LIMIT))
+			park(n, t, PARKED_LATER);
+		else
+			holder_touch_staged(n, page, t);
+		return;
+	}
 	if (e->state == PAGE_LOST) {
 		mem_poison(n, page);
 		return;
@@ -315,7 +344,7 @@ static void discarded(struct node *n, const struct message *m)
 		return;
 	}
 	d->left &= ~bit;
-	(void)page_handle(&n->page[m->page], &ev, &out);
+	(void)node_step(n, m->page, &ev, &out);
 	n->mem.poisoned[m->page] = false;
 	discard_goes_on(n);
 }
@@ -368,9 +397,10 @@ static void on_void(struct node *n, const struct message *m)
 		struct page_event ev = { .kind = PAGE_RETRY };
 		struct page_actions out;
 
-		if (page_handle(&n->page[page], &ev, &out) < 0)
+		if (node_step(n, page, &ev, &out) < 0)
 			sim_fail(n->sim, "rules", "node %u: AGAIN unasked",
 			         n->id);
+		store_settled(n, page);
 		for (uint32_t i = 0; i < n->threads; i++)
 			if (n->thread[i].state == THREAD_WAITS &&
 			    n->thread[i].page == page)
@@ -417,6 +447,21 @@ void node_dispatch(struct node *n, node_id from, const struct message *m)
 			         n->id);
 		holder_forget(n, m->arg);
 		break;
+	case M_EVICT:
+		home_evict(n, from, m);
+		break;
+	case M_DROP:
+		holder_verdict(n, m);
+		break;
+	case M_STORE:
+		store_asked(n, from, m);
+		break;
+	case M_STORED:
+		evict_stored(n, from, m);
+		break;
+	case M_APPLIED:
+		home_applied(n, from, m->page);
+		break;
 	}
 }
 
@@ -451,6 +496,7 @@ static void member_gone(struct node *n, node_id peer)
 	net_close(n, peer);
 	home_gone(n, peer);
 	holder_unreachable(n, peer);
+	evict_peer_gone(n, peer);
 	/* Grants that it will never apply: their bytes are nobody's. */
 	node_acked(n, peer, UINT64_MAX);
 	if (n->discard.on && n->discard.sent && n->discard.home == peer)
@@ -519,6 +565,9 @@ void node_event(struct node *n, struct event *e)
 		break;
 	case EV_LATER:
 		later(n);
+		break;
+	case EV_EVICT:
+		evict_run(n);
 		break;
 	case EV_EXTENTS:
 		told(n, e->p);

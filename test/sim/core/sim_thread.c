@@ -258,6 +258,16 @@ void thread_race(struct node *n, gpn_t page)
 	}
 }
 
+void thread_starves(struct thread *t)
+{
+	if (t->state == THREAD_WAITS)
+		t->node->hints[t->hash].waits--;
+	t->state = THREAD_DONE;
+	t->parked = PARKED_NOT;
+	t->faults++;
+	t->node->sim->starved++;
+}
+
 /* --- a client that dies, and its successor ----------------------------- */
 
 void thread_client_dies(struct node *n, unsigned client)

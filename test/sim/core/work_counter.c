@@ -14,4 +14,9 @@ static void next(struct sim *s, struct thread *t, struct op *op)
 	op->page[0] = e * EXTENT_PAGES + COUNTER_FIRST + sim_below(s, COUNTERS);
 }
 
-const struct work work_counter = { "counter", next };
+static uint64_t pages(const struct sim *s)
+{
+	return min_u64(s->cut.extents, 2) * COUNTERS;
+}
+
+const struct work work_counter = { "counter", next, pages };

@@ -18,4 +18,9 @@ static void next(struct sim *s, struct thread *t, struct op *op)
 	                              OP_READ;
 }
 
-const struct work work_discard = { "discard", next };
+static uint64_t pages(const struct sim *s)
+{
+	return min_u64(s->cut.extents, 3) * DISCARD_PAGES;
+}
+
+const struct work work_discard = { "discard", next, pages };

@@ -31,4 +31,11 @@ static void next(struct sim *s, struct thread *t, struct op *op)
 	op->page[1] = page + 1;
 }
 
-const struct work work_pair = { "pair", next };
+static uint64_t pages(const struct sim *s)
+{
+	uint64_t pairs = s->nodes > CLUSTER ? s->nodes / 4 + 1 : PAIRS + 1;
+
+	return (s->cut.extents - 1) * 2ull * pairs;
+}
+
+const struct work work_pair = { "pair", next, pages };

@@ -14,4 +14,9 @@ static void next(struct sim *s, struct thread *t, struct op *op)
 	op->page[0] = e * EXTENT_PAGES + HOT_FIRST + sim_below(s, HOT_PAGES);
 }
 
-const struct work work_random = { "random", next };
+static uint64_t pages(const struct sim *s)
+{
+	return s->cut.extents * HOT_PAGES;
+}
+
+const struct work work_random = { "random", next, pages };
