@@ -453,6 +453,7 @@ struct work {
 	/* How many pages all its threads together may touch. */
 	uint64_t (*pages)(const struct sim *s);
 };
+#define SCAN_FIRST 192u /* of an extent, sim.scan_pages of them */
 extern const struct work work_random, work_counter, work_pair, work_scan,
 	work_discard;
 

@@ -129,9 +129,16 @@ void evict_init(struct sim *s)
 	limits(s, &r, (uint64_t)percent);
 }
 
+/*
+ * What is staged may have to come back.  So it counts against what can be done
+ * without, or two full nodes would push pages to and fro for ever: each finds
+ * room for the other's where its own have just been staged.
+ */
 bool evict_room(const struct node *n, enum mark mark)
 {
-	return n->used < (mark == MARK_HIGH ? n->high : n->limit);
+	if (mark == MARK_HIGH)
+		return n->used + n->staged < n->high;
+	return n->used < n->limit;
 }
 
 static void look(struct node *n, nsec_t in_ns)
@@ -239,7 +246,7 @@ static void put_back(struct node *n)
 				holder_touch_staged(n, x->page, NULL);
 			continue;
 		}
-		if (evict_room(n, MARK_HIGH) ||
+		if (n->used < n->high ||
 		    (x->light && evict_room(n, MARK_LIMIT))) {
 			n->sim->put_back++;
 			holder_touch_staged(n, x->page, NULL);

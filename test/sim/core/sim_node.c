@@ -183,14 +183,24 @@ static bool home_of(struct node *n, struct thread *t, node_id *home,
 	return *credits > 0;
 }
 
+/* With limits no page may come to be that nobody meant to touch. */
+static gpn_t window_max(const struct sim *s, gpn_t page)
+{
+	gpn_t in = page % EXTENT_PAGES - SCAN_FIRST;
+
+	if (!s->limited)
+		return min_u64((extent_of(page) + 1ull) * EXTENT_PAGES,
+		               s->cut.pages) -
+		       page;
+	return in < s->scan_pages ? s->scan_pages - in : 1;
+}
+
 /* How many pages to ask for with this one: twice as many as a scan goes on. */
 static uint32_t window_of(struct node *n, const struct thread *t,
                           uint32_t credits)
 {
 	uint32_t *w = &n->window[t->client];
-	gpn_t left = min_u64((extent_of(t->page) + 1ull) * EXTENT_PAGES,
-	                     n->sim->cut.pages) -
-	             t->page;
+	gpn_t left = window_max(n->sim, t->page);
 
 	if (t->page == n->scan_next[t->client])
 		*w = (uint32_t)min_u64(*w * 2ull, RUN_PAGES);

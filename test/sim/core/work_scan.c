@@ -2,8 +2,6 @@
 /* Sequential scans, which make windows of prefetch: mostly reads. */
 #include "sim.h"
 
-#define SCAN_FIRST 192u
-
 static void next(struct sim *s, struct thread *t, struct op *op)
 {
 	gpn_t in = t->scan % EXTENT_PAGES;
