@@ -15,6 +15,9 @@
  * goes to as many peers as must hold it.  Once all have refused (KEPT) only
  * pages in S are staged, until it is time to ask again.
  *
+ * When no thread has work left nobody asks again and again: then all must come
+ * to rest, for pages that go to and fro on their own would never.
+ *
  * A page that must stay goes back when there is room for it.  Staged pages have
  * frames of their own, but few: if what must stay fills them, one that may go
  * is staged in its place, and in the same step the other goes back, so that no
@@ -250,7 +253,7 @@ static void put_back(struct node *n)
 		    (x->light && evict_room(n, MARK_LIMIT))) {
 			n->sim->put_back++;
 			holder_touch_staged(n, x->page, NULL);
-		} else if (x->again <= n->sim->now) {
+		} else if (x->again <= n->sim->now && n->sim->at_work) {
 			*x = (struct staged){
 				.page = x->page,
 				.ask_home = n->page[x->page].state == PAGE_S,
@@ -259,7 +262,7 @@ static void put_back(struct node *n)
 			kept++;
 		}
 	}
-	if (kept == 0 || n->staged < n->staging_max)
+	if (kept == 0 || n->staged < n->staging_max || !n->sim->at_work)
 		return;
 	/* Something else, in exchange for one of them. */
 	stage(n, 1, true, false, n->staged + 1);
@@ -296,7 +299,8 @@ static void keep(struct node *n, struct staged *x)
 {
 	x->phase = STAGED_KEPT;
 	x->again = n->sim->now + BACKOFF_NS;
-	if (!x->light && x->stored < n->sim->copies) {
+	if (!x->light && x->stored < n->sim->copies &&
+	    n->used + n->staged > n->low) {
 		n->no_room_until = x->again;
 		n->sim->refusals++;
 	}
@@ -317,7 +321,9 @@ static void ask(struct node *n, uint32_t i)
 	struct message m = { .kind = home ? M_EVICT : M_STORE,
 		             .page = first->page & ~(RUN_PAGES - 1ull) };
 
-	if (to == NODE_NONE || (!home && first->light)) {
+	/* Nobody is asked for what may as well stay. */
+	if (to == NODE_NONE ||
+	    (!home && (first->light || n->used + n->staged <= n->low))) {
 		keep(n, first);
 		return;
 	}
@@ -364,7 +370,7 @@ void evict_run(struct node *n)
 	put_back(n);
 	if (n->over)
 		stage(n, n->used - n->low, no_room, false, n->staging_max);
-	else if (n->squeezed > 0)
+	else if (n->squeezed > 0 && n->sim->at_work)
 		stage(n, n->squeezed, true, true, n->staging_max);
 	n->squeezed = 0;
 	ask_all(n);

@@ -443,7 +443,7 @@ static void verdict_one(struct node *n, gpn_t page, enum page_event_kind kind)
 		evict_stay(n, page);
 	for (uint32_t i = 0; i < out.n; i++) {
 		if (out.v[i].kind == PAGE_RELEASE) {
-			if (!sim_plant(n->sim, PLANT_LEAK_STAGED, 8))
+			if (!sim_plant(n->sim, PLANT_LEAK_STAGED, 64))
 				frame_free(n, out.v[i].frame);
 			evict_left(n, page);
 			check_copies_released(n, page);

@@ -40,7 +40,8 @@ void node_init(struct sim *s, node_id id)
 	};
 	n->hints = sim_alloc(PAGE_THREADS, sizeof(n->hints[0]));
 	n->frames = n->frames_free =
-		sim_one_in(s, 2) || s->opt.plant == PLANT_LEAK ?
+		sim_one_in(s, 2) || s->opt.plant == PLANT_LEAK ||
+				s->opt.plant == PLANT_LEAK_STAGED ?
 			FRAMES_MAX :
 			1 + (uint32_t)sim_below(s, 8);
 	for (uint32_t f = 0; f <= FRAMES_MAX; f++)
