@@ -152,7 +152,8 @@ static int on_touch(struct page_entry *p, const struct page_event *ev,
 static int on_prefetch(struct page_entry *p, const struct page_event *ev,
                        struct page_actions *out)
 {
-	if (page_asked(p) || p->state == PAGE_LOST || p->state == PAGE_M)
+	if (page_asked(p) || page_staged(p) || p->state == PAGE_LOST ||
+	    p->state == PAGE_M)
 		return 0;
 	if (p->state == PAGE_S && !ev->write)
 		return 0;

@@ -3,7 +3,8 @@
  * How the stories about the directory are told: a step's actions as text.
  *
  * Node 0 is the home.  Sets of nodes are in braces; *: with the event's bytes;
- * !: granted writable though only a read was asked; -: nothing to do.
+ * !: granted writable though only a read was asked; +: an UPGRADE will follow;
+ * -: nothing to do.
  */
 #pragma once
 
@@ -24,7 +25,8 @@ static const char *const action_name[] = {
 	[DIR_SEND_AGAIN] = "again",       [DIR_SEND_DISCARDED] = "discarded",
 	[DIR_SEND_RECALL_S] = "recall_s", [DIR_SEND_RECALL_X] = "recall_x",
 	[DIR_SEND_INVAL] = "inval",       [DIR_KEEP] = "keep",
-	[DIR_FORGET] = "forget",
+	[DIR_FORGET] = "forget",          [DIR_SEND_DROP] = "drop",
+	[DIR_SEND_STAY] = "stay",
 };
 
 static _Alignas(64) uint8_t memory[64 << 10];
@@ -79,6 +81,7 @@ static void say_action(struct text *t, const struct dir_actions *out,
 	say(t, action_name[a->kind], 0);
 	say(t, a->event_bytes ? "*" : "", 0);
 	say(t, a->migrate ? "!" : "", 0);
+	say(t, a->more ? "+" : "", 0);
 	say(t, " ", 0);
 	if (a->node == NODE_NONE)
 		say_nodes(t, &out->sets[a->set]);

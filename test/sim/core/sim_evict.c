@@ -247,6 +247,8 @@ static void put_back(struct node *n)
 		if (!home_alive(n, x->page)) {
 			if (evict_room(n, MARK_LIMIT) && !frame_waited_for(n))
 				holder_touch_staged(n, x->page, NULL);
+			else
+				kept++;
 			continue;
 		}
 		if (n->used < n->high ||
