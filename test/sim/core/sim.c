@@ -321,12 +321,16 @@ static int run_file(const struct plan *p)
 		struct plan q = *p;
 		unsigned long long seed;
 		unsigned nodes = 0, steps = 0;
+		int limit = -1, replicas = -1;
 
 		if (line[0] == '#' ||
-		    sscanf(line, "%llu %u %u", &seed, &nodes, &steps) < 1)
+		    sscanf(line, "%llu %u %u %d %d", &seed, &nodes, &steps,
+		           &limit, &replicas) < 1)
 			continue;
 		q.opt.nodes = nodes;
 		q.opt.steps = steps;
+		q.opt.limit_percent = limit;
+		q.opt.replicas = replicas;
 		ok = one(&q, seed, &found) && ok;
 	}
 	fclose(f);
@@ -419,7 +423,7 @@ static bool take_option(struct plan *p, int c)
 		return n == 0 || n >= 100;
 	case 'r':
 		p->opt.replicas = (int32_t)n;
-		return n <= 3;
+		return n <= 2; /* three and the evictor need a pooled set */
 	case 'p':
 		return plant_of(optarg, &p->opt.plant);
 	case 'e':
