@@ -707,6 +707,8 @@ void evict_turn(struct shard *s)
 		feed(s);
 		return;
 	}
+	if (excess > 0)
+		shard_nudge_others(s);
 	if (excess > 0 || s->trim > 0)
 		done = make_room(s, excess);
 	if (s->leaving_n > 0) {

@@ -86,6 +86,37 @@ void shard_end_clients(struct shard *s, struct sspace *sp, const char *why)
 		                   sp->client[__builtin_ctzll(m)].client, why);
 }
 
+/* --- memory that is short ---------------------------------------------- */
+
+#define NUDGE_NS (10 * NSEC_PER_MSEC)
+
+void shard_nudge_others(struct shard *s)
+{
+	struct node *n = s->node;
+
+	if (loop_now(s->loop) < s->nudge_after)
+		return;
+	s->nudge_after = loop_now(s->loop) + NUDGE_NS;
+	for (unsigned i = 0; i < n->cfg.shards; i++) {
+		struct shard *o = n->shard[i];
+
+		if (o != s && !atomic_exchange_explicit(&o->nudged, true,
+		                                        memory_order_relaxed))
+			mbox_post(o->loop, &o->nudge);
+	}
+}
+
+/* The end of this turn does the rest. */
+static void nudged(struct mail *mail, void *arg)
+{
+	struct shard *s = arg;
+
+	(void)mail;
+	atomic_store_explicit(&s->nudged, false, memory_order_relaxed);
+	shard_gate(s);
+	shard_now_us(s);
+}
+
 /* --- claims ------------------------------------------------------------ */
 
 static void claim_deliver(struct mail *mail, void *arg)
@@ -581,6 +612,7 @@ int shard_new(struct node *n, uint8_t index, struct shard **ret,
 		r = make_pools(s, em);
 	if (r < 0)
 		return r;
+	s->nudge.deliver = nudged;
 	s->later_timer.due = later_due;
 	s->defer_timer.due = holder_defer_due;
 	s->hook.turn_end = turn_end;

@@ -292,6 +292,9 @@ struct shard {
 	nsec_t evict_after; /* nothing to be done before */
 	nsec_t evict_wait;  /* the last time that was waited */
 	struct loop_timer evict_timer;
+	nsec_t nudge_after;  /* others are not told again before */
+	struct mail nudge;   /* from another shard: memory is short */
+	_Atomic bool nudged; /* that is under way; any shard */
 	struct prng random;
 
 	struct pend *pend; /* from 1 */
@@ -337,6 +340,9 @@ void shard_claim(struct shard *s, struct sspace *sp,
                  const struct place_claim *c);
 void shard_end_clients(struct shard *s, struct sspace *sp, const char *why);
 void shard_count(_Atomic uint64_t *counter, uint64_t n);
+/* The memory is all shards', and each takes out its own pages: so tell those
+ * that have nothing else to do that it is short. */
+void shard_nudge_others(struct shard *s);
 
 /* pend.c */
 int pend_init(struct shard *s, struct errmsg *em);

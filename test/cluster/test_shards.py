@@ -4,13 +4,14 @@ Shards: nodes of 1, 2 and 4 threads, in all mixtures, with pages and homes in
 different shards.  What holds with one holds with all.
 """
 
+import pathlib
 import re
 import signal
 
 import pytest
 
 from cluster import (EXTENT, MIB, OLD_KERNEL, PAGE, rig,  # noqa: F401
-                     threads)
+                     threads, wait_for)
 
 PAGES = EXTENT // PAGE
 
@@ -79,3 +80,36 @@ def test_a_number_of_shards_that_is_none(rig, shards):
     assert node.process.popen.wait(20) == 2
     assert re.search(r"memspan-node: --shards: .*1 to 16",
                      node.process.text())
+
+
+def test_a_shard_without_work_makes_room_for_one_that_has(rig):
+    """The memory is all shards': one's idle pages go before another's."""
+    c = rig(nodes=0)
+    c.node("small", memory="64M", shards=2)
+    c.node("room", memory="512M", shards=2)
+    c.connected()
+    c.space("s", 256 * MIB, bind="room")
+    p = c.puppet(0, "s")
+    stripe = 4 * MIB // PAGE
+    full = c.nodes[0].show()["memory"]["capacity_bytes"] // PAGE
+
+    def each(what, shard, n, seed):
+        for at in range(shard * stripe, 64 * stripe, 2 * stripe):
+            what(at, min(stripe, n), seed)
+            n -= min(stripe, n)
+            if n == 0:
+                return
+
+    def faults():
+        stat = pathlib.Path(f"/proc/{p.pid}/stat").read_text()
+        return sum(int(v) for v in stat.rsplit(")", 1)[1].split()[7:11])
+
+    each(p.fill, 0, full - 40, 1)
+    each(p.fill, 1, 6000, 2)
+
+    def stays():
+        before = faults()
+        each(p.check, 1, 2000, 2)
+        return faults() - before < 200
+
+    wait_for(stays, 30)
