@@ -7,17 +7,11 @@
 #include "cli/bench.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/size.h"
 #include "cli/space.h"
-
-/* A node notices within moments that a client is gone, and says so to the
- * coordinator within a third of a lease; until then a space is in use. */
-#define DELETE_TRIES 100
-#define DELETE_MS    100
 
 /* --- homes --------------------------------------------------------------- */
 
@@ -114,46 +108,16 @@ static int make(struct bench_run *run, uint64_t each, enum bench_homes homes,
 	return errmsg_say(em, -EIO, "%s", why.text);
 }
 
-/* Returns as http_ask(). */
-static int delete_once(struct bench_run *run, unsigned *status,
-                       struct errmsg *em)
-{
-	struct http_answer answer = { .status = 0 };
-	char path[96];
-	int r;
-
-	snprintf(path, sizeof(path), "/v1/spaces/%s", run->made);
-	r = http_ask(run->http, "DELETE", path, NULL, &answer, em);
-	if (r >= 0)
-		json_decref(answer.body);
-	*status = answer.status;
-	return r;
-}
-
 static int delete (struct bench_run *run, struct errmsg *em)
 {
-	struct errmsg why = { "" };
-	unsigned status;
-	int r = 0;
+	int r;
 
 	if (run->made[0] == '\0')
 		return 0;
-	for (int tries = 0; tries < DELETE_TRIES; tries++) {
-		r = delete_once(run, &status, &why);
-		if (r == HTTP_OK || (r == HTTP_REFUSED && status == 404)) {
-			run->made[0] = '\0';
-			return 0;
-		}
-		/* In use, or a node that may have clients of it is not heard:
-		 * either passes, if only with that node's lease. */
-		if (r < 0 || (status != 409 && status != 503))
-			break;
-		(void)poll(NULL, 0, DELETE_MS);
-	}
-	return errmsg_say(em, r < 0 ? r : -EBUSY,
-	                  "space %s is left behind: %s; memspan space delete "
-	                  "%s removes it",
-	                  run->made, why.text, run->made);
+	r = space_delete_left(run->http, run->made, em);
+	if (r == 0)
+		run->made[0] = '\0';
+	return r;
 }
 
 /* --- opening and closing ------------------------------------------------- */

@@ -3,10 +3,13 @@
 #include "cli/space.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <string.h>
 
 #include "base/size.h"
-#include "cli/http.h"
+
+#define DELETE_TRIES 100
+#define DELETE_MS    100
 
 bool space_name_valid(const char *name)
 {
@@ -177,4 +180,31 @@ int bind_json(const struct bind *v, size_t n, uint64_t size_bytes,
 		return r;
 	*ret = TAKE_PTR(list);
 	return 0;
+}
+
+int space_delete_left(struct http *http, const char *name, struct errmsg *em)
+{
+	struct errmsg why = { "" };
+	int r = 0;
+
+	for (int tries = 0; tries < DELETE_TRIES; tries++) {
+		struct http_answer answer = { .status = 0 };
+		char path[96];
+
+		snprintf(path, sizeof(path), "/v1/spaces/%s", name);
+		r = http_ask(http, "DELETE", path, NULL, &answer, &why);
+		if (r >= 0)
+			json_decref(answer.body);
+		if (r == HTTP_OK || (r == HTTP_REFUSED && answer.status == 404))
+			return 0;
+		/* In use, or a node that may have clients of it is not heard:
+		 * either passes, if only with that node's lease. */
+		if (r < 0 || (answer.status != 409 && answer.status != 503))
+			break;
+		(void)poll(NULL, 0, DELETE_MS);
+	}
+	return errmsg_say(em, r < 0 ? r : -EBUSY,
+	                  "space %s is left behind: %s; memspan space delete "
+	                  "%s removes it",
+	                  name, why.text, name);
 }

@@ -7,6 +7,7 @@
 #include <jansson.h>
 
 #include "base/base.h"
+#include "cli/http.h"
 
 #define EXTENT_BYTES    ((uint64_t)EXTENT_PAGES * PAGE_BYTES)
 #define SPACE_BYTES_MAX (1ull << 44) /* of the command line: 16 TiB */
@@ -41,3 +42,11 @@ int bind_parse(const char *text, struct bind *ret, struct errmsg *em);
  */
 int bind_json(const struct bind *v, size_t n, uint64_t size_bytes,
               const json_t *nodes, json_t **ret, struct errmsg *em);
+
+/*
+ * Delete a space that its last client has left, or is about to: a node notices
+ * that within moments and tells the coordinator within a third of a lease, so
+ * for some seconds an answer that it is in use is asked anew.  Returns 0, also
+ * if there is no such space; -EBUSY, or as http_ask(), with what to do.
+ */
+int space_delete_left(struct http *http, const char *name, struct errmsg *em);
