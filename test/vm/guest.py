@@ -28,7 +28,11 @@ MODULES = ['veth']
 BOOT_SECONDS_MAX = 240
 
 
-class NoKernel(Exception):
+class NoPackage(Exception):
+    """A package is not in the cache and cannot be fetched."""
+
+
+class NoKernel(NoPackage):
     """The kernel is not in the cache and cannot be fetched."""
 
 
@@ -39,6 +43,7 @@ class Result:
     console: str      # what the kernel said
     seconds: float    # from the start of QEMU to its end
     ready: float      # kernel's uptime when the script began, by its clock
+    exit_status: int  # of QEMU, or of what ran it
 
     def text(self):
         """All of it, for a failed assertion."""
@@ -46,7 +51,38 @@ class Result:
             self.status, self.seconds, self.output, self.console)
 
 
-# --- kernels ------------------------------------------------------------------
+# --- packages of Debian, unpacked and not installed ---------------------------
+
+def read_lists():
+    """The package lists may never have been read on this machine."""
+    subprocess.run(['apt-get', 'update', '-q'], stdin=subprocess.DEVNULL,
+                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def fetch_package(package, into):
+    """Download and unpack a package into a directory that is there as a whole,
+    or not at all."""
+    into.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=into.parent) as tmp:
+        fetched = subprocess.run(
+            ['apt-get', 'download', '-q', '-o', 'APT::Sandbox::User=root',
+             package], cwd=tmp, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        debs = list(pathlib.Path(tmp).glob('*.deb'))
+        if fetched.returncode != 0 or len(debs) != 1:
+            raise NoPackage('apt-get download %s: %s'
+                            % (package, fetched.stdout.strip()))
+        unpacked = pathlib.Path(tmp) / 'unpacked'
+        subprocess.run(['dpkg', '-x', debs[0], unpacked], check=True)
+        for modules in unpacked.glob('lib/modules/*'):
+            subprocess.run(['depmod', '-b', unpacked, modules.name],
+                           check=True)
+        try:
+            unpacked.rename(into)
+        except OSError:
+            if not into.is_dir():  # else somebody else was faster
+                raise
+
 
 def kernel_package(series):
     """The name of the newest cloud kernel of a series (as "6.1")."""
@@ -60,35 +96,13 @@ def kernel_package(series):
 
 
 def fetch_kernel(series, into):
-    """Download and unpack a kernel into a directory that is there as a whole,
-    or not at all."""
     package = kernel_package(series)
     if package is None:
-        # The lists may never have been read on this machine.
-        subprocess.run(['apt-get', 'update', '-q'], stdin=subprocess.DEVNULL,
-                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        read_lists()
         package = kernel_package(series)
     if package is None:
         raise NoKernel('apt knows no cloud kernel of Linux %s' % series)
-    into.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=into.parent) as tmp:
-        fetched = subprocess.run(
-            ['apt-get', 'download', '-q', '-o', 'APT::Sandbox::User=root',
-             package], cwd=tmp, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        debs = list(pathlib.Path(tmp).glob('*.deb'))
-        if fetched.returncode != 0 or len(debs) != 1:
-            raise NoKernel('apt-get download %s: %s'
-                           % (package, fetched.stdout.strip()))
-        unpacked = pathlib.Path(tmp) / 'unpacked'
-        subprocess.run(['dpkg', '-x', debs[0], unpacked], check=True)
-        version = package[len('linux-image-'):]
-        subprocess.run(['depmod', '-b', unpacked, version], check=True)
-        try:
-            unpacked.rename(into)
-        except OSError:
-            if not into.is_dir():  # else somebody else was faster
-                raise
+    fetch_package(package, into)
 
 
 def cached_kernel(series):
@@ -97,7 +111,7 @@ def cached_kernel(series):
     if not into.is_dir():
         try:
             fetch_kernel(series, into)
-        except (NoKernel, OSError, subprocess.CalledProcessError) as e:
+        except (NoPackage, OSError, subprocess.CalledProcessError) as e:
             raise NoKernel(
                 'there is no Linux %s to test with: it is not in %s, and could '
                 'not be fetched (%s). Give this machine a network once, or '
@@ -106,23 +120,61 @@ def cached_kernel(series):
     return into
 
 
+def cached_memtest():
+    """memtest86+, which QEMU boots like a kernel.  Its package, if installed,
+    would enter itself into this machine's boot menu."""
+    into = ROOT / 'build' / 'memtest86+'
+    if not into.is_dir():
+        try:
+            try:
+                fetch_package('memtest86+', into)
+            except NoPackage:
+                read_lists()
+                fetch_package('memtest86+', into)
+        except (NoPackage, OSError, subprocess.CalledProcessError) as e:
+            raise NoPackage(
+                'there is no memtest86+ to test with: it is not in %s, and '
+                'could not be fetched (%s). Give this machine a network once, '
+                'or unpack the package memtest86+ there.' % (into, e)) from e
+    return into / 'boot' / 'memtest86+x64.bin'
+
+
 # --- guests -------------------------------------------------------------------
 
-def qemu_command(kernel, initrd, directory, memory_mb, cpus):
+def make_initrd(kernel, files, script, directory, modules=()):
+    """An initramfs that runs `script`, in `directory`."""
+    (directory / 'script').write_text(
+        'echo "guest: ready $(cut -d" " -f1 /proc/uptime)"\n' + script)
+    every = dict(files)
+    every.update({'/script': directory / 'script',
+                  '/net.sh': HERE / 'net.sh',
+                  '/sbin/ip': shutil.which('ip') or '/sbin/ip'})
+    command = [str(ROOT / 'tools' / 'mkinitrd'), '--kernel', str(kernel),
+               '--init', str(HERE / 'init'),
+               '--output', str(directory / 'initrd')]
+    for module in [*MODULES, *modules]:
+        command += ['--module', module]
+    command += ['%s:%s' % (source, dest) for dest, source in every.items()]
+    subprocess.run(command, check=True)
+    return directory / 'initrd'
+
+
+def qemu_arguments(kernel, initrd, directory, memory_mb, cpus, append='',
+                   accel=('-accel', 'tcg,thread=multi', '-cpu', 'max')):
+    """What QEMU boots a guest with, but for the program's own name."""
     image = sorted(kernel.glob('boot/vmlinuz-*'))[-1]
     return [
-        QEMU, '-accel', 'tcg,thread=multi', '-cpu', 'max',
-        '-smp', str(cpus), '-m', str(memory_mb),
+        *accel, '-smp', str(cpus), '-m', '%dM' % memory_mb,
         '-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot',
         '-serial', 'file:%s/console' % directory,
         '-serial', 'file:%s/output' % directory,
         '-kernel', str(image), '-initrd', str(initrd),
         # Without "quiet" the serial line of the boot takes seconds.
-        '-append', 'console=ttyS0 quiet panic=-1',
+        '-append', ('console=ttyS0 quiet panic=-1 ' + append).strip(),
     ]
 
 
-def read_result(directory, seconds):
+def read_result(directory, seconds, exit_status):
     def read(name):
         path = directory / name
         return path.read_text(errors='replace') if path.exists() else ''
@@ -135,24 +187,53 @@ def read_result(directory, seconds):
         output=output[begin.end() if begin else 0:
                       end.start() if end else len(output)],
         console=read('console') + read('qemu'), seconds=seconds,
-        ready=float(begin.group(1)) if begin else 0.0)
+        ready=float(begin.group(1)) if begin else 0.0,
+        exit_status=exit_status)
 
 
-def wait_for(qemu, directory, seconds_max):
-    """Until the guest turns itself off, or its time is over: that of the script
-    begins when the script does."""
-    output = directory / 'output'
-    end = time.monotonic() + BOOT_SECONDS_MAX
-    ready = False
-    while time.monotonic() < end:
-        if not ready and output.exists() and output.stat().st_size > 0:
-            ready = True
-            end = time.monotonic() + seconds_max
-        try:
-            qemu.wait(timeout=0.2)
-            return
-        except subprocess.TimeoutExpired:
-            pass
+class Running:
+    """
+    A guest that runs, started by `command`: all of QEMU's command line, or of
+    a program that runs it.  Its serial lines go to files in `directory`, as
+    qemu_arguments() says.  wait() or end() it.
+    """
+
+    def __init__(self, command, directory, **kwargs):
+        self.directory = directory
+        self.began = time.monotonic()
+        with open(directory / 'qemu', 'w') as said:
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=said,
+                stderr=subprocess.STDOUT, **kwargs)
+        self.pid = self.process.pid
+
+    def said(self):
+        """What it has printed so far."""
+        path = self.directory / 'output'
+        return path.read_text(errors='replace') if path.exists() else ''
+
+    def wait(self, seconds_max=300):
+        """Until the guest turns itself off, or its time is over: that of the
+        script begins when the script does."""
+        end = time.monotonic() + BOOT_SECONDS_MAX
+        ready = False
+        while time.monotonic() < end:
+            if not ready and self.said():
+                ready = True
+                end = time.monotonic() + seconds_max
+            try:
+                self.process.wait(timeout=0.2)
+                break
+            except subprocess.TimeoutExpired:
+                pass
+        return self.end()
+
+    def end(self):
+        """Now, if it has not ended.  Its exit status is then -9."""
+        self.process.kill()  # nothing, if it has ended
+        self.process.wait()
+        return read_result(self.directory, time.monotonic() - self.began,
+                           self.process.returncode)
 
 
 def run_guest(kernel, files, script, modules=(), memory_mb=512, cpus=2,
@@ -163,33 +244,14 @@ def run_guest(kernel, files, script, modules=(), memory_mb=512, cpus=2,
     status is None."""
     with tempfile.TemporaryDirectory(prefix='memspan-guest-') as tmp:
         directory = pathlib.Path(tmp)
-        (directory / 'script').write_text(
-            'echo "guest: ready $(cut -d" " -f1 /proc/uptime)"\n' + script)
-        every = dict(files)
-        every.update({'/script': directory / 'script',
-                      '/net.sh': HERE / 'net.sh',
-                      '/sbin/ip': shutil.which('ip') or '/sbin/ip'})
-        command = [str(ROOT / 'tools' / 'mkinitrd'), '--kernel', str(kernel),
-                   '--init', str(HERE / 'init'),
-                   '--output', str(directory / 'initrd')]
-        for module in [*MODULES, *modules]:
-            command += ['--module', module]
-        command += ['%s:%s' % (source, dest) for dest, source in every.items()]
-        subprocess.run(command, check=True)
-
-        began = time.monotonic()
-        with open(directory / 'qemu', 'w') as said:
-            qemu = subprocess.Popen(
-                qemu_command(kernel, directory / 'initrd', directory,
-                             memory_mb, cpus),
-                stdin=subprocess.DEVNULL, stdout=said,
-                stderr=subprocess.STDOUT)
-            try:
-                wait_for(qemu, directory, seconds_max)
-            finally:
-                qemu.kill()  # nothing, if it has ended
-                qemu.wait()
-        return read_result(directory, time.monotonic() - began)
+        initrd = make_initrd(kernel, files, script, directory, modules)
+        running = Running(
+            [QEMU, *qemu_arguments(kernel, initrd, directory, memory_mb,
+                                   cpus)], directory)
+        try:
+            return running.wait(seconds_max)
+        finally:
+            running.end()
 
 
 def possible():
