@@ -6,7 +6,7 @@
 _memspan()
 {
 	local word=$2 before=$3 command=${COMP_WORDS[1]}
-	local commands="doctor up status validate space map bench run down"
+	local commands="doctor up status validate space map bench run vm down"
 	local common="--run-dir --coordinator --help"
 	local words
 
@@ -22,7 +22,7 @@ _memspan()
 	--run-dir | --hgrm)
 		mapfile -t COMPREPLY < <(compgen -d -- "$word")
 		return ;;
-	--output)
+	--output | --qemu)
 		mapfile -t COMPREPLY < <(compgen -f -- "$word")
 		return ;;
 	--placement)
@@ -39,6 +39,9 @@ _memspan()
 	up) words="--nodes --memory --shards --lease --json $common" ;;
 	down) words=$common ;;
 	run) words="--space --node $common" ;;
+	vm)
+		words="--space --memory --node --numa --unsafe --print --qemu
+			$common" ;;
 	space)
 		words="--size --replicas --overcommit --bind --json $common"
 		if ((COMP_CWORD == 2)) && [[ $word != -* ]]; then

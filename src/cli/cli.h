@@ -43,6 +43,7 @@ int cmd_space(int argc, char **argv);
 int cmd_map(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
 int cmd_run(int argc, char **argv);
+int cmd_vm(int argc, char **argv);
 
 /*
  * The command whose name `word` most probably was meant to be, or NULL if it

@@ -19,6 +19,7 @@ static const struct command commands[] = {
 	{ "map", cmd_map, "who is home of a space's pages, who holds them" },
 	{ "bench", cmd_bench, "measure page faults against their floor" },
 	{ "run", cmd_run, "run a program with the memory of spaces" },
+	{ "vm", cmd_vm, "run a guest of QEMU whose memory is a space" },
 	{ "down", cmd_down, "stop the cluster that 'up' started" },
 };
 

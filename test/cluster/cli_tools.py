@@ -16,7 +16,7 @@ import threading
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("MEMSPAN_BUILD", ROOT / "build")).resolve()
 COMMANDS = ["doctor", "up", "status", "validate", "space", "map", "bench",
-            "run", "down"]
+            "run", "vm", "down"]
 SECONDS = 120  # that a command may take; they end by themselves much earlier
 
 

@@ -63,7 +63,8 @@ def test_help_of_a_command(command):
     assert long.stdout.startswith(f"usage: memspan {command}")
     assert long.stdout == usage(command)
     assert {"--help", "--run-dir", "--coordinator"} <= options_of(long.stdout)
-    assert ("--json" in long.stdout) == (command not in ("run", "down"))
+    # These print nothing of their own that a program would read.
+    assert ("--json" in long.stdout) == (command not in ("down", "run", "vm"))
 
 
 # --- wrong arguments --------------------------------------------------------------
@@ -104,6 +105,8 @@ WRONG = {
     "bench": [["x"], ["--size", "x"], ["--pattern", "x"], ["--threads", "0"]],
     "run": [[], ["true"], ["--space", "a"], ["--space", "A", "true"],
             ["--space"], ["--node"], ["--space", "a"] * 17],
+    "vm": [[], ["--space", "X"], ["--memory", "0"], ["--memory", "4097"],
+           ["--memory", "17T"], ["--memory", "4M", "--space", "x"]],
 }
 
 
