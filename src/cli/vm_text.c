@@ -243,25 +243,27 @@ int vm_text_read(const char *text, const char *implied, struct vm_pairs *ret,
 	if (!buf)
 		return errmsg_say(em, -ENOMEM, "out of memory");
 	for (; *text != '\0'; first = false) {
-		size_t word = strcspn(text, "=,"), len;
+		size_t word = strcspn(text, "=,"), len = 2;
+		const char *value = "on"; /* of a word alone */
 		char key[KEY_BYTES];
 		int r;
 
 		if (text[word] != '=' && first && implied) {
 			snprintf(key, sizeof(key), "%s", implied);
 			text = take_value(text, buf, &len);
+			value = buf;
 		} else {
 			if (word >= sizeof(key))
 				return errmsg_say(em, -EINVAL,
 				                  "a key is too long");
 			snprintf(key, sizeof(key), "%.*s", (int)word, text);
 			text += word;
-			strcpy(buf, "on");
-			len = 2;
-			if (*text == '=')
+			if (*text == '=') {
 				text = take_value(text + 1, buf, &len);
+				value = buf;
+			}
 		}
-		r = add(ret, key, buf, len, 0, em);
+		r = add(ret, key, value, len, 0, em);
 		if (r < 0)
 			return r;
 		if (*text == ',')

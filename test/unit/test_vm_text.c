@@ -58,6 +58,8 @@ static void a_word_alone_is_on_or_the_implied_value(void **state)
 {
 	(void)state;
 	assert_string_equal(pairs("a,b=1", NULL), "a=on b=1");
+	assert_string_equal(pairs("a", NULL), "a=on");
+	assert_string_equal(pairs("=", NULL), "=");
 	assert_string_equal(pairs("x,a", "k"), "k=x a=on");
 	assert_string_equal(pairs("k=x,a", "k"), "k=x a=on");
 	assert_string_equal(pairs("a=1,x", "k"), "a=1 x=on");
