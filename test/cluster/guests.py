@@ -127,6 +127,20 @@ class Guests:
             running.end()
 
 
+def memtest(guests, cluster, *options):
+    """memtest86+ in a guest on node 0, by `memspan vm` with `options`."""
+    try:
+        image = guest.cached_memtest()
+    except guest.NoPackage as e:
+        pytest.fail(str(e), pytrace=False)
+    where = guests.place()
+    return guests.start(vm_command(
+        cluster, *options, "--", "-accel", "tcg", "-nodefaults", "-display",
+        "none", "-no-reboot", "-serial", f"file:{where}/output", "-kernel",
+        image, "-append", "console=ttyS0,115200 nosmp nobench nosm nopause"),
+        where)
+
+
 @pytest.fixture(scope="session")
 def kernel():
     """Linux 6.1 of Debian 12."""
@@ -147,4 +161,4 @@ def guests(kernel, tmp_path, root):
 
 
 __all__ = ["CHECK", "LEAVE_MIB", "faults", "guest", "guest_cluster", "guests",
-           "kernel", "vm_command", "wait_for", "written_pages"]
+           "kernel", "memtest", "vm_command", "wait_for", "written_pages"]

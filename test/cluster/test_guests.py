@@ -13,8 +13,8 @@ import pytest
 
 from cluster import rig  # noqa: F401
 from conftest import MIB
-from guests import (LEAVE_MIB, faults, guest, guest_cluster, guests,  # noqa: F401
-                    kernel, vm_command, wait_for, written_pages)
+from guests import (LEAVE_MIB, faults, guest_cluster, guests,  # noqa: F401
+                    kernel, memtest, wait_for, written_pages)
 
 def larger(ratio):
     """A guest larger than its node needs cold pages to go to other nodes."""
@@ -214,36 +214,23 @@ def test_free_pages_are_reported_and_given_back(rig, guests):
 # --- memtest86+ ----------------------------------------------------------------------
 
 
-def test_memtest86_finds_no_error(rig, guests, tmp_path):
+def test_memtest86_finds_no_error(rig, guests):
     """
     Its nine pattern tests, over all of a small guest's memory.  What is left
     of a pass is a test that waits, whose turn shows that they are done.  (It
     shows tests as it finds time, so not each of them is seen.)
     """
-    try:
-        image = guest.cached_memtest()
-    except guest.NoPackage as e:
-        pytest.fail(str(e), pytrace=False)
     c = guest_cluster(rig, ["64M", "64M"])
-    where = guests.place()
-    g = guests.start(vm_command(
-        c, "--memory", "32M", "--", "-accel", "tcg", "-nodefaults",
-        "-display", "none", "-no-reboot", "-serial", f"file:{where}/output",
-        "-kernel", str(image), "-append",
-        "console=ttyS0,115200 nosmp nobench nosm nopause"), where)
-    seen = memtest_until(g, r"#10 \[Bit fade")
+    g = memtest(guests, c, "--memory", "32M")
+
+    def waits():
+        assert g.process.poll() is None, g.end().text()
+        return re.search(r"#10 \[Bit fade", g.said()) and g.said()
+
+    seen = wait_for(waits, 400, 0.5)
     assert len(set(re.findall(r"#(\d) +\[", seen))) >= 3, seen
     assert set(re.findall(r"Errors: *(\d+)", seen)) == {"0"}
     g.process.send_signal(signal.SIGTERM)
     assert g.process.wait(30) == 0
     guests.no_space_left(c)
 
-
-def memtest_until(g, pattern, timeout=400):
-    """What memtest86+ has shown when it shows `pattern`."""
-    def there():
-        assert g.process.poll() is None, g.end().text()
-        return re.search(pattern, g.said())
-
-    wait_for(there, timeout, 0.5)
-    return g.said()

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+What test/cluster/test_guests.py does, with more memory and for longer: whole
+passes of memtest86+, and several rounds over a guest of 1 GiB.
+"""
+
+import re
+import signal
+
+import pytest
+
+from cluster import MIB, rig  # noqa: F401
+from guests import (faults, guest, guest_cluster, guests,  # noqa: F401
+                    kernel, memtest, wait_for)
+
+
+@pytest.mark.parametrize("memory", ["64M", "128M"])
+def test_a_whole_pass_of_memtest86(rig, guests, memory):
+    """Half of its memory has its home on the other node."""
+    c = guest_cluster(rig, ["256M", "256M"])
+    c.space("ram", int(memory[:-1]) * MIB, bind="interleave")
+    g = memtest(guests, c, "--space", "ram")
+
+    def passed():
+        assert g.process.poll() is None, g.end().text()
+        return re.search(r"Pass: *[1-9]", g.said())
+
+    wait_for(passed, 2400, 1)
+    assert set(re.findall(r"Errors: *(\d+)", g.said())) == {"0"}
+    g.process.send_signal(signal.SIGTERM)
+    assert g.process.wait(30) == 0
+
+
+def test_a_guest_of_1_gib_three_rounds_with_two_processors(rig, guests):
+    c = guest_cluster(rig, ["1G", "1G"])
+    g = guests.boot(c, 1024, rounds=3, cpus=2)
+    guests.checked(g.wait(1800), 1024)
+    guests.no_space_left(c)
+
+
+def test_memory_that_another_node_takes_away_for_long(rig, guests):
+    ram = 512
+    c = guest_cluster(rig, ["512M", "512M"])
+    c.space("ram", ram * MIB, bind="n1")
+    stir = c.client("stir", c.nodes[1].socket, "ram", 9)
+    assert stir.line() == "ready"
+    g = guests.boot(c, ram, rounds=2, options=["--space", "ram"], cpus=2)
+    passes = 0
+    while g.process.poll() is None and passes < 1000:
+        stir.say("pass")
+        assert stir.line(600) == f"passed {ram * MIB // 4096}"
+        passes += 1
+    guests.checked(g.wait(2400), ram)
+    wait_for(lambda: faults(c, 0, "remote_read", "remote_write") >
+             ram * MIB // 4096)
