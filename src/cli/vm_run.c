@@ -65,6 +65,9 @@ int vm_run(const struct cli *cli, struct run *run, const char *space,
 	sigaddset(&signals, SIGCHLD);
 	for (size_t i = 0; i < ARRAY_SIZE(passed); i++)
 		sigaddset(&signals, passed[i]);
+	/* Who ignores its children, and had us inherit that, never hears of
+	 * their end. */
+	(void)signal(SIGCHLD, SIG_DFL);
 	/* From here on, so that none is lost that comes before the wait. */
 	sigprocmask(SIG_BLOCK, &signals, &before);
 	fflush(stdout);

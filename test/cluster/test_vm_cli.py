@@ -298,20 +298,56 @@ def test_signals_are_passed_on(small, fake, number):
     assert spaces(small) == []
 
 
-def test_the_terminal_is_put_back(small, fake):
-    """QEMU makes it raw for a guest's console, and is killed."""
-    qemu = fake("stty raw -echo; kill -9 $$")
-    leader, terminal = pty.openpty()
-    before = termios.tcgetattr(terminal)
-    p = subprocess.Popen(
-        vm_command(small, "--memory", "16M", "--qemu", qemu, "--"),
-        stdin=terminal, stdout=subprocess.DEVNULL, start_new_session=True,
-        preexec_fn=lambda: os.close(os.open(os.ttyname(0), os.O_RDWR)))
-    try:
-        assert p.wait(60) == 137
-        assert termios.tcgetattr(terminal) == before
-    finally:
+@pytest.fixture
+def terminal(small):
+    """terminal(QEMU) runs it in the foreground of a terminal of its own; what
+    one types goes to terminal.leader."""
+    leader, follower = pty.openpty()
+    started = []
+
+    def run_in(qemu):
+        p = subprocess.Popen(
+            vm_command(small, "--memory", "16M", "--qemu", qemu, "--"),
+            stdin=follower, stdout=subprocess.PIPE, text=True,
+            start_new_session=True,
+            # The first terminal that a session opens is its own.
+            preexec_fn=lambda: os.close(os.open(os.ttyname(0), os.O_RDWR)))
+        started.append(p)
+        return p
+
+    run_in.leader, run_in.follower = leader, follower
+    yield run_in
+    for p in started:
         p.kill()
         p.wait()
-        os.close(leader)
-        os.close(terminal)
+        p.stdout.close()
+    os.close(leader)
+    os.close(follower)
+
+
+def test_the_terminal_is_put_back(terminal, fake):
+    """QEMU makes it raw for a guest's console, and is killed."""
+    before = termios.tcgetattr(terminal.follower)
+    p = terminal(fake("stty raw -echo; kill -9 $$"))
+    assert p.wait(60) == 137
+    assert termios.tcgetattr(terminal.follower) == before
+
+
+def test_what_the_terminal_sends_comes_once(small, terminal, fake):
+    """Ctrl-C goes to all of the foreground, QEMU among it."""
+    p = terminal(fake("trap 'echo int' INT; trap 'exit 40' TERM; echo ready\n"
+                      "while :; do sleep 0.1; done"))
+    assert p.stdout.readline() == "ready\n"
+    os.write(terminal.leader, b"\x03")
+    assert p.stdout.readline() == "int\n"
+    p.send_signal(signal.SIGTERM)
+    assert p.wait(30) == 40
+    assert p.stdout.read() == ""
+    assert spaces(small) == []
+
+
+def test_who_ignores_children_hears_of_their_end(small, fake):
+    got = run(small, "--memory", "16M", "--qemu", fake("exit 3"), "--",
+              preexec_fn=lambda: signal.signal(signal.SIGCHLD,
+                                               signal.SIG_IGN))
+    assert got.returncode == 3
