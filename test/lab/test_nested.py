@@ -17,7 +17,7 @@ import pytest
 from conftest import BUILD
 from guests import guest, kernel  # noqa: F401
 
-RAM_MIB = 160
+RAM_MIB = 128
 
 PROGRAMS = {
     "/usr/bin/memspan": "memspan",
@@ -33,11 +33,10 @@ FIRMWARE = ["/usr/share/seabios/bios-256k.bin",
             "/usr/share/qemu/kvmvapic.bin",
             "/usr/share/qemu/linuxboot_dma.bin"]
 
-# The inner guest's memory has its home on the other node, and all of it is
-# taken away PASSES times from when its script begins.  (A page that comes back
-# takes a millisecond there, so a guest that had none for itself would run for
-# half an hour.)
-PASSES = 2
+# The inner guest's memory has its home on the other node, and from when its
+# script begins pages of it are taken away.  Not all of them all the time: to
+# take one from a guest of KVM's takes milliseconds here.
+PASSES_MAX, PAGES = 10, 400
 SCRIPT = f"""
 export LD_LIBRARY_PATH=/usr/lib
 memspan up --nodes 2 --memory 256M --lease 60000 || exit 9
@@ -55,8 +54,8 @@ exec 3>/tmp/orders
 ) &
 passes=0
 until [ -e /tmp/status ]; do
-    if [ -s /tmp/output ] && [ $passes -lt {PASSES} ]; then
-        echo pass >&3
+    if [ -s /tmp/output ] && [ $passes -lt {PASSES_MAX} ]; then
+        echo pass {PAGES} >&3
         passes=$((passes + 1))
         until [ "$(grep -c passed /tmp/stirred)" = $passes ]; do
             sleep 0.1
@@ -97,9 +96,9 @@ def test_a_guest_under_kvm_whose_pages_are_taken_away(kernel, inner):
     assert result.status == 0, result.text()
     m = re.search(r"^memory-check ok pages=(\d+) errors=0$", result.output,
                   re.M)
-    assert m and int(m.group(1)) * 4096 > RAM_MIB // 2 << 20, result.text()
+    assert m and int(m.group(1)) * 4096 > RAM_MIB // 3 << 20, result.text()
     assert re.search(r"^6\.1\.0-\d+-cloud-amd64$", result.output, re.M)
     # They really went to and fro.
-    assert f"passes {PASSES}\n" in result.output, result.text()
-    remote = re.search(r"^remote (\d+)$", result.output, re.M)
-    assert int(remote[1]) > RAM_MIB * 256, result.text()
+    passes = int(re.search(r"^passes (\d+)$", result.output, re.M)[1])
+    remote = int(re.search(r"^remote (\d+)$", result.output, re.M)[1])
+    assert passes >= 2 and remote >= passes * PAGES, result.text()
