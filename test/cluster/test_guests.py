@@ -4,7 +4,9 @@ Whole guests whose memory is a space: what they write is what they read, over
 nearly all their memory, wherever its pages are.
 """
 
+import hashlib
 import json
+import os
 import re
 import signal
 import socket
@@ -79,6 +81,47 @@ def test_memory_that_another_node_takes_away_all_the_time(rig, guests):
     assert stir.end() == 0
     # A space that was there before stays.
     assert written_pages(c, "ram") > 0
+
+
+# --- what devices read and write ---------------------------------------------------
+
+
+COPY = """
+sha256sum /dev/vda
+dd if=/dev/vda of=/dev/vdb bs=1M iflag=direct oflag=direct 2>/dev/null
+"""
+
+
+@pytest.mark.parametrize("aio", ["threads", "io_uring"])
+def test_disks_are_read_into_and_written_from_a_space(rig, guests, tmp_path,
+                                                      aio):
+    """
+    QEMU's threads, and the kernel for them, touch guest pages too, while a
+    client of the other node, which is home of them all, takes them away.
+    """
+    ram, disk = 128, 24 * MIB
+    c = guest_cluster(rig, ["256M", "256M"])
+    c.space("ram", ram * MIB, bind="n1")
+    stir = c.client("stir", c.nodes[1].socket, "ram", 7)
+    assert stir.line() == "ready"
+    (tmp_path / "a").write_bytes(os.urandom(disk))
+    (tmp_path / "b").write_bytes(bytes(disk))
+    g = guests.boot(
+        c, ram, script=COPY, modules=["virtio_pci", "virtio_blk"],
+        options=["--space", "ram"], arguments=[
+            "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny",
+            *(word for d in "ab" for word in (
+                "-drive", f"file={tmp_path}/{d},if=virtio,format=raw,"
+                f"aio={aio}"))])
+    wait_for(lambda: g.said() or g.process.poll() is not None, 240)
+    while g.process.poll() is None:
+        stir.say("pass 2000")
+        assert stir.line(120) == "passed 2000"
+    result = g.wait()
+    assert result.status == 0 and result.exit_status == 0, result.text()
+    want = (tmp_path / "a").read_bytes()
+    assert hashlib.sha256(want).hexdigest() in result.output, result.text()
+    assert (tmp_path / "b").read_bytes() == want
 
 
 # --- NUMA --------------------------------------------------------------------------
