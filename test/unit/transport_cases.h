@@ -763,6 +763,8 @@ static void a_million_messages_arrive_once_and_in_order(void **state)
 
 #define TC_TEST(f) cmocka_unit_test_setup_teardown(f, tc_setup, tc_teardown)
 
+#include "transport_ahead.h"
+
 /* Run all cases over `env`.  Returns what main() returns. */
 static int tc_main(const char *name, const struct tc_env *env)
 {
@@ -777,6 +779,7 @@ static int tc_main(const char *name, const struct tc_env *env)
 		TC_TEST(requests_stop_at_the_credits),
 		TC_TEST(recalls_stop_at_their_credits),
 		TC_TEST(answers_always_have_room),
+		TC_TEST(a_read_with_more_to_come_gives_nothing_back),
 		TC_TEST(frees_wait_when_their_room_is_full),
 		TC_TEST(nobody_answers_what_was_not_asked),
 		TC_TEST(strangers_cannot_be_sent_to),
