@@ -246,6 +246,16 @@ static node_id home_of(const struct sspace *sp, gpn_t page)
 	return (node_id)(sp->space->place.extent[extent_of(page)].home - 1);
 }
 
+/* Can its home be asked, and will it know of the page? */
+static bool home_knows(const struct shard *s, const struct sspace *sp,
+                       gpn_t page)
+{
+	uint32_t extent = extent_of(page);
+
+	return peer_alive(s, home_of(sp, page)) &&
+	       (sp->orphan[extent / 64] >> (extent % 64) & 1) == 0;
+}
+
 /*
  * May the page be chosen?  When nobody has room only shared ones may; without
  * its home, none: it would only be in the way of others in the pool of frames.
@@ -255,7 +265,7 @@ static bool eligible(const struct shard *s, const struct sspace *sp, gpn_t page,
 {
 	const struct page_entry *p = &sp->space->pages[page];
 
-	if (!page_held(p) || page_asked(p) || !peer_alive(s, home_of(sp, page)))
+	if (!page_held(p) || page_asked(p) || !home_knows(s, sp, page))
 		return false;
 	return p->state == PAGE_S || (!shared_only && !tight(s));
 }
@@ -493,7 +503,8 @@ static bool leave_one(struct shard *s, struct order *o, uint32_t frame)
 	struct page_entry *p = &t->space->space->pages[t->page];
 	node_id home = home_of(t->space, t->page), to;
 
-	if (!peer_alive(s, home)) { /* recovery's, when there is one */
+	if (!home_knows(s, t->space,
+	                t->page)) { /* recovery's, when there is one */
 		put_back(s, frame);
 		return true;
 	}

@@ -175,9 +175,15 @@ int page_step(struct shard *s, struct sspace *sp, gpn_t page,
 
 /* --- spaces -------------------------------------------------------------- */
 
+static size_t words(const struct sspace *sp)
+{
+	return (size_t)sp->space->cut.extents / 64 + 1;
+}
+
+/* Of `used` and `orphan`, behind it. */
 static size_t used_bytes(const struct sspace *sp)
 {
-	return ((size_t)sp->space->cut.extents / 64 + 1) * sizeof(uint64_t);
+	return 2 * words(sp) * sizeof(uint64_t);
 }
 
 int frames_add_space(struct shard *s, struct sspace *sp)
@@ -189,6 +195,7 @@ int frames_add_space(struct shard *s, struct sspace *sp)
 	if (at == MAP_FAILED)
 		return -ENOMEM;
 	sp->used = at;
+	sp->orphan = sp->used + words(sp);
 	r = evict_slots(s, sp);
 	if (r < 0)
 		(void)munmap(at, used_bytes(sp));
@@ -234,5 +241,5 @@ void frames_drop_space(struct shard *s, struct sspace *sp)
 	sp->counted = 0;
 	evict_purge(s->policy);
 	(void)munmap(sp->used, used_bytes(sp));
-	sp->used = NULL;
+	sp->used = sp->orphan = NULL;
 }

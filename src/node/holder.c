@@ -647,6 +647,8 @@ static void unreachable_extent(struct shard *s, struct sspace *sp,
 		struct page_entry *p = &sp->space->pages[at];
 		struct page_actions out;
 
+		if (page_held(p))
+			sp->orphan[extent / 64] |= 1ull << (extent % 64);
 		if (page_asked(p) && !page_held(p)) {
 			bool store = (p->flags & PAGE_F_STORING) != 0;
 

@@ -126,8 +126,11 @@ struct sspace {
 	uint64_t discard_told; /* extent that it said is nobody's; GPN_NONE */
 	uint32_t refused;      /* prefetches refused in a row */
 	uint32_t guess_clock;
-	uint32_t slot;      /* of extent 0 in keys of core/evict; see evict.c */
-	uint64_t *used;     /* bit per extent: some page of it was resident */
+	uint32_t slot;  /* of extent 0 in keys of core/evict; see evict.c */
+	uint64_t *used; /* bit per extent: some page of it was resident */
+	/* The same: pages of it are here whose home died, and whoever is their
+	 * home now knows nothing of them. */
+	uint64_t *orphan;
 	uint64_t counted;   /* pages that node.memory counts */
 	uint64_t away_held; /* ... of them held for peers only */
 	uint64_t away_gone; /* pages evicted from here, not taken back */

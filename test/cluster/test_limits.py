@@ -141,6 +141,27 @@ def test_pages_whose_home_died_are_not_in_the_way_of_others(rig):
     s.check(0, 6000, 1)
 
 
+def test_pages_whose_home_came_back_empty_are_no_sign_that_all_is_full(rig):
+    """Who is home again does not know them; that says nothing of its room."""
+    c = rig(nodes=0, lease=1000)
+    for name, memory in ("home", "256M"), ("small", "64M"), ("room", "512M"):
+        c.node(name, memory=memory)
+    c.connected()
+    c.space("s", 32 * MIB, bind="home")
+    c.space("t", 64 * MIB, bind="room")
+    s, t = c.puppet(1, "s"), c.puppet(1, "t")
+    s.fill(0, 6000, 1)
+    c.nodes[0].kill()
+    wait_for(lambda: c.nodes[0].show()["state"] == "dead")
+    c.node("home", memory="256M")
+    c.connected()
+    for k in range(2, 5):
+        t.fill(0, 16384, k)
+        t.check(0, 16384, k)
+    s.check(0, 6000, 1)
+    assert c.nodes[1].show()["memory"]["refused"] == 0
+
+
 def test_a_client_that_comes_while_pages_are_staged_writes_nothing_unseen(rig):
     """Where the kernel maps by itself what is there, it needs a marker."""
     c = rig(nodes=0, env=OLD_KERNEL)
