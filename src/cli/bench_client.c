@@ -18,9 +18,11 @@ struct client {
 	struct bench_seat *seat;
 	struct memspan *space;   /* NULL: none attached */
 	struct floor_map *floor; /* NULL: none mapped yet */
-	uint64_t *page;          /* cfg->room of them: what the lanes visit */
-	struct bench_pool pool;  /* n == 0: none */
-	struct bench_lane lane;  /* the main thread's */
+	void *plain;             /* NULL: none mapped */
+	uint64_t plain_pages;
+	uint64_t *page;         /* cfg->room of them: what the lanes visit */
+	struct bench_pool pool; /* n == 0: none */
+	struct bench_lane lane; /* the main thread's */
 	uint64_t count[BENCH_SHARED_PAGES]; /* all lanes' of one COUNT */
 	uint64_t *counts; /* one such array a lane, while there is a COUNT */
 };
@@ -57,6 +59,26 @@ static int map_floor(struct client *c)
 	                     &c->floor, &c->seat->answer.em);
 }
 
+/* Anonymous memory of our own, for the same accesses without memspan. */
+static int map_plain(struct client *c)
+{
+	uint64_t pages = c->seat->order.plain_pages;
+
+	if (c->plain)
+		(void)munmap(c->plain, c->plain_pages * PAGE_BYTES);
+	c->plain = NULL;
+	if (pages == 0)
+		return 0;
+	c->plain = mmap(NULL, pages * PAGE_BYTES, PROT_READ | PROT_WRITE,
+	                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (c->plain == MAP_FAILED) {
+		c->plain = NULL;
+		return fail(c, -errno, "plain memory");
+	}
+	c->plain_pages = pages;
+	return 0;
+}
+
 static int make_pool(struct client *c)
 {
 	bench_pool_stop(&c->pool);
@@ -71,8 +93,8 @@ static int make_pool(struct client *c)
 static bool is_lanes(enum bench_verb verb)
 {
 	return verb == BENCH_WRITE || verb == BENCH_READ ||
-	       verb == BENCH_VERIFY || verb == BENCH_FILL ||
-	       verb == BENCH_COUNT;
+	       verb == BENCH_VERIFY || verb == BENCH_SPOT ||
+	       verb == BENCH_FILL || verb == BENCH_COUNT;
 }
 
 static struct bench_lane *lane_of(struct client *c, unsigned i)
@@ -85,10 +107,23 @@ static unsigned lanes(const struct client *c)
 	return c->seat->order.pool > 0 ? c->seat->order.pool : 1;
 }
 
+/* The memory that the order is about; NULL: it is not mapped. */
+static char *base_of(const struct client *c)
+{
+	if (c->seat->order.floor)
+		return c->floor ? floor_map_addr(c->floor) : NULL;
+	if (c->seat->order.plain)
+		return c->plain;
+	return c->space ? memspan_addr(c->space) : NULL;
+}
+
 static uint64_t pages_of(const struct client *c)
 {
-	return c->seat->order.floor ? floor_map_pages(c->floor) :
-	                              memspan_bytes(c->space) / PAGE_BYTES;
+	if (c->seat->order.floor)
+		return floor_map_pages(c->floor);
+	if (c->seat->order.plain)
+		return c->plain_pages;
+	return memspan_bytes(c->space) / PAGE_BYTES;
 }
 
 /* Deal the list and the room for samples to the lanes. */
@@ -100,8 +135,7 @@ static void prepare_lanes(struct client *c)
 
 	for (unsigned i = 0; i < n; i++) {
 		*lane_of(c, i) = (struct bench_lane){
-			.base = o->floor ? floor_map_addr(c->floor) :
-			                   memspan_addr(c->space),
+			.base = base_of(c),
 			.page = c->page + i * (o->n / n),
 			.n = o->n / n,
 			.seed = o->seed + (o->verb == BENCH_COUNT ? i : 0),
@@ -125,7 +159,7 @@ static int prepare(struct client *c)
 
 	if (!is_lanes(o->verb))
 		return 0;
-	if (o->floor ? !c->floor : !c->space)
+	if (!base_of(c))
 		return fail(c, -EINVAL, "nothing is mapped");
 	if (o->n > c->cfg->room || o->pool > c->pool.n ||
 	    (o->pool > 0 && o->pool != c->pool.n))
@@ -197,12 +231,13 @@ static int run_lanes(struct client *c)
 		[BENCH_WRITE] = bench_lane_write,
 		[BENCH_READ] = bench_lane_read,
 		[BENCH_VERIFY] = bench_lane_verify,
+		[BENCH_SPOT] = bench_lane_spot,
 		[BENCH_FILL] = bench_lane_fill,
 		[BENCH_COUNT] = bench_lane_count,
 	};
 	const struct bench_order *o = &c->seat->order;
 	const struct local_notes *notes =
-		o->floor ? NULL : memspan_notes(c->space);
+		o->floor || o->plain ? NULL : memspan_notes(c->space);
 	struct totals before = totals(c);
 
 	c->seat->answer.start = bench_now();
@@ -262,11 +297,14 @@ static int carry_out(struct client *c)
 		return 0;
 	case BENCH_FLOOR_MAP:
 		return map_floor(c);
+	case BENCH_PLAIN_MAP:
+		return map_plain(c);
 	case BENCH_POOL:
 		return make_pool(c);
 	case BENCH_WRITE:
 	case BENCH_READ:
 	case BENCH_VERIFY:
+	case BENCH_SPOT:
 	case BENCH_FILL:
 	case BENCH_COUNT:
 		return run_lanes(c);

@@ -41,10 +41,12 @@ enum bench_verb {
 	BENCH_ATTACH, /* order.space, through the seat's node */
 	BENCH_DETACH,
 	BENCH_FLOOR_MAP, /* new floor memory: order.floor_pages, .floor_uffds */
+	BENCH_PLAIN_MAP, /* plain memory: order.plain_pages; 0: none */
 	BENCH_POOL,      /* have order.threads threads from now on; 0: none */
 	BENCH_WRITE,     /* lanes over order.walk; see bench_lane.h */
 	BENCH_READ,
 	BENCH_VERIFY,
+	BENCH_SPOT,
 	BENCH_FILL,
 	BENCH_COUNT, /* shared counters, for order.duration */
 	BENCH_CLEAR, /* shared counters: write zeros */
@@ -54,6 +56,7 @@ enum bench_verb {
 struct bench_order {
 	enum bench_verb verb;
 	bool floor;    /* lanes: in the floor's memory, not the space */
+	bool plain;    /* lanes: in memory that nobody serves */
 	bool clear;    /* floor: make all of it untouched first */
 	uint32_t pool; /* lanes: by so many threads of the pool; 0: by the
 	                    client's main thread */
@@ -67,6 +70,7 @@ struct bench_order {
 	uint32_t threads;                      /* POOL */
 	uint64_t floor_pages;                  /* FLOOR_MAP */
 	uint32_t floor_uffds;
+	uint64_t plain_pages;         /* PLAIN_MAP */
 	char space[LOCAL_NAME_BYTES]; /* ATTACH */
 };
 

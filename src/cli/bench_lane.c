@@ -54,17 +54,33 @@ static void compare_word(const struct bench_lane *l, gpn_t page, uint64_t got)
 		bench_wrong_add(l->wrongs, &w);
 }
 
+/* The byte at `offset` of a page is wrong; PAGE_BYTES: none is. */
+static void compared(const struct bench_lane *l, const struct bench_stamp *s,
+                     gpn_t page, const char *p, unsigned offset)
+{
+	struct bench_wrong w = { .page = page, .whole = true };
+
+	if (offset == PAGE_BYTES)
+		return;
+	w.offset = offset;
+	w.got = (uint8_t)p[offset];
+	w.want = bench_byte(s, offset);
+	bench_wrong_add(l->wrongs, &w);
+}
+
 static void compare_page(const struct bench_lane *l, gpn_t page, const char *p)
 {
 	struct bench_stamp s = stamp(l, page);
-	struct bench_wrong w = { .page = page, .whole = true };
 
-	w.offset = bench_check(p, &s);
-	if (w.offset == PAGE_BYTES)
-		return;
-	w.got = (uint8_t)p[w.offset];
-	w.want = bench_byte(&s, w.offset);
-	bench_wrong_add(l->wrongs, &w);
+	compared(l, &s, page, p, bench_check(p, &s));
+}
+
+static void compare_line(const struct bench_lane *l, gpn_t page, const char *p,
+                         unsigned line)
+{
+	struct bench_stamp s = stamp(l, page);
+
+	compared(l, &s, page, p, bench_check_line(p, &s, line));
 }
 
 void bench_lane_write(struct bench_lane *l)
@@ -114,6 +130,26 @@ void bench_lane_verify(struct bench_lane *l)
 		account(l, bench_now() - from, before);
 		compare_page(l, l->page[i], p);
 		/* Comparing takes its time, which is nobody's latency. */
+		from = bench_now();
+	}
+	l->end = from;
+}
+
+void bench_lane_spot(struct bench_lane *l)
+{
+	nsec_t from = bench_now();
+
+	for (uint64_t i = 0; i < l->n; i++) {
+		const char *p = l->base + l->page[i] * PAGE_BYTES;
+		unsigned line = (unsigned)(i % BENCH_PAGE_LINES);
+		uint32_t before = note_of(l);
+
+		(void)*((const volatile uint64_t *)p + line * BENCH_LINE_WORDS);
+		account(l, bench_now() - from, before);
+		if (i % BENCH_SPOT_WHOLE == 0)
+			compare_page(l, l->page[i], p);
+		else
+			compare_line(l, l->page[i], p, line);
 		from = bench_now();
 	}
 	l->end = from;

@@ -83,6 +83,13 @@ void bench_lane_write(struct bench_lane *l);
 void bench_lane_read(struct bench_lane *l);
 /* Read and compare all of each page; the latency is that of the first word. */
 void bench_lane_verify(struct bench_lane *l);
+/*
+ * Read and compare 64 bytes of each page, whose place in the page moves on from
+ * access to access, and all of every BENCH_SPOT_WHOLE-th; the latency is that
+ * of the first word read.
+ */
+#define BENCH_SPOT_WHOLE 16u
+void bench_lane_spot(struct bench_lane *l);
 /* Write all of each page.  Nothing is kept. */
 void bench_lane_fill(struct bench_lane *l);
 

@@ -47,25 +47,40 @@ void bench_fill(void *page, const struct bench_stamp *s)
 	__atomic_store_n(&w[0], p.start, __ATOMIC_RELEASE);
 }
 
-unsigned bench_check(const void *page, const struct bench_stamp *s)
+/* Words [from, from + n) of the page; inlined, for n is known there. */
+static inline unsigned check_words(const void *page,
+                                   const struct bench_stamp *s, unsigned from,
+                                   unsigned n)
 {
 	struct progression p = progression(s);
 	const uint64_t *w = page;
 	uint64_t differ = 0;
 
 	/* No branch in the loop, so that the compiler makes vectors of it. */
-	for (unsigned i = 0; i < BENCH_PAGE_WORDS; i++)
+	for (unsigned i = from; i < from + n; i++)
 		differ |= w[i] ^ (p.start + i * p.step);
 	if (differ == 0)
 		return PAGE_BYTES;
-	for (unsigned i = 0; i < PAGE_BYTES; i++)
+	for (unsigned i = from * 8; i < (from + n) * 8; i++)
 		if (((const uint8_t *)page)[i] != bench_byte(s, i))
 			return i;
 	/*
 	 * Wrong a moment ago and right now: somebody writes while we read.
 	 * That is an error as well; which byte it was nobody can say any more.
 	 */
-	return 0;
+	return from * 8;
+}
+
+unsigned bench_check(const void *page, const struct bench_stamp *s)
+{
+	return check_words(page, s, 0, BENCH_PAGE_WORDS);
+}
+
+unsigned bench_check_line(const void *page, const struct bench_stamp *s,
+                          unsigned line)
+{
+	assert(line < BENCH_PAGE_LINES);
+	return check_words(page, s, line * BENCH_LINE_WORDS, BENCH_LINE_WORDS);
 }
 
 uint8_t bench_byte(const struct bench_stamp *s, unsigned offset)
@@ -115,8 +130,11 @@ gpn_t bench_walk_page(const struct bench_walk *w, uint64_t i)
 {
 	uint64_t at;
 
-	assert(i < w->places && w->first < w->wrap && w->dealt < w->deal);
-	if (w->shuffled)
+	assert(w->first < w->wrap && w->dealt < w->deal);
+	if (w->drawn)
+		i = mix(w->seed ^ mix(i)) % w->places;
+	assert(i < w->places);
+	if (w->shuffled && !w->drawn)
 		i = bench_shuffle(i, w->places, w->seed);
 	at = (w->first + i * w->step) % w->wrap;
 	return (at / w->grain * w->deal + w->dealt) * w->grain + at % w->grain;

@@ -18,6 +18,8 @@
 #include "base/base.h"
 
 #define BENCH_PAGE_WORDS (PAGE_BYTES / sizeof(uint64_t))
+#define BENCH_LINE_WORDS 8u
+#define BENCH_PAGE_LINES (BENCH_PAGE_WORDS / BENCH_LINE_WORDS)
 
 struct bench_stamp { /* what a page's contents follow from */
 	uint64_t seed;
@@ -37,6 +39,13 @@ void bench_fill(void *page, const struct bench_stamp *s);
  */
 unsigned bench_check(const void *page, const struct bench_stamp *s);
 
+/*
+ * The same for the 64 bytes, a line of the cache, that begin at line * 64; line
+ * is below BENCH_PAGE_LINES.
+ */
+unsigned bench_check_line(const void *page, const struct bench_stamp *s,
+                          unsigned line);
+
 /* The byte that belongs at `offset`, for messages. */
 uint8_t bench_byte(const struct bench_stamp *s, unsigned offset);
 
@@ -45,6 +54,8 @@ uint8_t bench_byte(const struct bench_stamp *s, unsigned offset);
 /*
  * Positions 0 .. places - 1 name the pages first, first + step, ... of a set of
  * `wrap` pages, behind whose end it goes on at page 0; shuffled or in order.
+ * Or each position draws one of them, all alike likely, whatever others have
+ * drawn: then there are positions without end.
  * The set is a space, or what one of `deal` nodes gets when the space is dealt
  * out in pieces of `grain` pages by turns, so that every node has some in every
  * stripe: number `dealt` gets pieces dealt, dealt + deal, ...
@@ -57,10 +68,11 @@ struct bench_walk {
 	uint32_t deal, dealt; /* 1 and 0: the set is the space */
 	uint64_t grain;       /* at least 1 */
 	bool shuffled;
-	uint64_t seed; /* of the shuffle */
+	bool drawn;    /* wins over shuffled */
+	uint64_t seed; /* of the shuffle, or the draws */
 };
 
-/* The page at position `i` < places. */
+/* The page at position `i`, which is < places unless they are drawn. */
 gpn_t bench_walk_page(const struct bench_walk *w, uint64_t i);
 
 /*

@@ -18,6 +18,7 @@
 #include "cli/cluster.h"
 #include "cli/daemon.h"
 #include "cli/port.h"
+#include "cli/proc.h"
 #include "cli/up.h"
 #include "fault/probe.h"
 
@@ -70,34 +71,13 @@ static void check_kernel(struct checks *c)
 	}
 }
 
-/* Read the first number of the file that follows `key`.  Returns if it did. */
-static bool read_number(const char *path, const char *key, uint64_t *ret)
-{
-	FILE *f = fopen(path, "re");
-	char line[256];
-	bool found = false;
-
-	if (!f)
-		return false;
-	while (!found && fgets(line, sizeof(line), f)) {
-		unsigned long long n;
-
-		found = strncmp(line, key, strlen(key)) == 0 &&
-		        sscanf(line + strlen(key), " %llu", &n) == 1;
-		if (found)
-			*ret = n;
-	}
-	fclose(f);
-	return found;
-}
-
 static void check_memory(struct checks *c)
 {
 	char text[SIZE_TEXT_BYTES];
 	struct check *k;
 	uint64_t kib;
 
-	if (!read_number("/proc/meminfo", "MemAvailable:", &kib))
+	if (!proc_number("/proc/meminfo", "MemAvailable:", &kib))
 		return;
 	k = check_add(c, "memory", "%s available", size_text(kib * 1024, text));
 	check_measure(k, (double)(kib * 1024), (double)UP_BYTES, "bytes");
@@ -134,7 +114,7 @@ static bool cgroup_limit(uint64_t *ret)
 	do {
 		snprintf(path, sizeof(path), "/sys/fs/cgroup%s/memory.max",
 		         own + 3);
-		if (read_number(path, "", &n)) /* "max" is no number */
+		if (proc_number(path, "", &n)) /* "max" is no number */
 			least = min_u64(least, n);
 		slash = strrchr(own + 3, '/');
 		if (slash)

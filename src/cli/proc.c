@@ -37,3 +37,23 @@ int proc_cpu_ns(pid_t pid, nsec_t *ret)
 	*ret = (nsec_t)t.tv_sec * NSEC_PER_SEC + (nsec_t)t.tv_nsec;
 	return 0;
 }
+
+bool proc_number(const char *path, const char *key, uint64_t *ret)
+{
+	FILE *f = fopen(path, "re");
+	char line[256];
+	bool found = false;
+
+	if (!f)
+		return false;
+	while (!found && fgets(line, sizeof(line), f)) {
+		unsigned long long n;
+
+		found = strncmp(line, key, strlen(key)) == 0 &&
+		        sscanf(line + strlen(key), " %llu", &n) == 1;
+		if (found)
+			*ret = n;
+	}
+	fclose(f);
+	return found;
+}

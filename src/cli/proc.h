@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the kernel says of a process.
+ * What the kernel says of a process, or of itself.
  */
 #pragma once
 
@@ -18,3 +18,10 @@ char *proc_name(pid_t pid, char buf[PROC_NAME_BYTES]);
  * is gone.
  */
 int proc_cpu_ns(pid_t pid, nsec_t *ret);
+
+/*
+ * Read the first number that follows `key`, at the beginning of a line of the
+ * file: proc_number("/proc/meminfo", "MemAvailable:", &kib).  Returns if there
+ * is one; else *ret is untouched.
+ */
+bool proc_number(const char *path, const char *key, uint64_t *ret);

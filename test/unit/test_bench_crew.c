@@ -120,6 +120,37 @@ static void remote_pages_come_with_their_bytes(void **state)
 	}
 }
 
+/* Member 0's order over `n` pages that nobody serves; whether it was done. */
+static int plain(enum bench_verb verb, uint64_t n)
+{
+	struct bench_order *o = bench_crew_order(&crew, 0, verb);
+
+	o->plain = true;
+	o->plain_pages = n;
+	o->walk.places = n;
+	o->walk.wrap = n;
+	o->n = n;
+	o->seed = SEED;
+	o->version = 1;
+	return bench_crew_do(&crew, 1, PATIENT, &em);
+}
+
+static void plain_memory_is_what_was_written(void **state)
+{
+	(void)state;
+	assert_int_equal(plain(BENCH_PLAIN_MAP, 64), 0);
+	assert_int_equal(plain(BENCH_FILL, 64), 0);
+	assert_int_equal(plain(BENCH_SPOT, 64), 0);
+	assert_int_equal(answer(0)->accesses, 64);
+	assert_int_equal(answer(0)->wrongs.n, 0);
+	/* Mapped anew it is zeros, and so wrong. */
+	assert_int_equal(plain(BENCH_PLAIN_MAP, 64), 0);
+	assert_int_equal(plain(BENCH_SPOT, 64), 0);
+	assert_int_equal(answer(0)->wrongs.n, 64);
+	assert_int_equal(plain(BENCH_PLAIN_MAP, 0), 0);
+	assert_int_equal(plain(BENCH_SPOT, 64), -EINVAL);
+}
+
 static void wrong_bytes_are_reported(void **state)
 {
 	(void)state;
@@ -272,6 +303,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		CREW_TEST(local_faults_are_served),
 		CREW_TEST(remote_pages_come_with_their_bytes),
+		CREW_TEST(plain_memory_is_what_was_written),
 		CREW_TEST(wrong_bytes_are_reported),
 		CREW_TEST(many_threads_are_served),
 		CREW_TEST(one_may_work_while_the_other_rests),

@@ -128,6 +128,26 @@ static void verifying_finds_wrong_bytes(void **state)
 	assert_int_equal(wrongs.v[0].got, wrongs.v[0].want ^ 0x10);
 }
 
+/* Of page 0 all bytes, of page 3 the line whose turn it is. */
+static void a_spot_check_reads_one_line_and_some_pages_whole(void **state)
+{
+	struct bench_lane l = lane();
+
+	(void)state;
+	bench_lane_fill(&l);
+	((uint8_t *)memory[3])[3 * 64 + 1] ^= 0x10;
+	((uint8_t *)memory[5])[4 * 64] ^= 0x10; /* another line's byte */
+	((uint8_t *)memory[0])[4095] ^= 0x10;
+	l = lane();
+	bench_lane_spot(&l);
+	assert_int_equal(l.accesses, PAGES);
+	assert_int_equal(wrongs.n, 2);
+	assert_int_equal(wrongs.v[0].page, 0);
+	assert_int_equal(wrongs.v[0].offset, 4095);
+	assert_int_equal(wrongs.v[1].page, 3);
+	assert_int_equal(wrongs.v[1].offset, 3 * 64 + 1);
+}
+
 static void wrong_pages_beyond_what_is_kept_are_counted(void **state)
 {
 	struct bench_wrong w = { .page = 1 };
@@ -205,6 +225,8 @@ int main(void)
 		cmocka_unit_test(what_does_not_fit_is_counted_all_the_same),
 		cmocka_unit_test(reading_finds_wrong_words),
 		cmocka_unit_test(verifying_finds_wrong_bytes),
+		cmocka_unit_test(
+			a_spot_check_reads_one_line_and_some_pages_whole),
 		cmocka_unit_test(wrong_pages_beyond_what_is_kept_are_counted),
 		cmocka_unit_test(threads_lose_no_increment),
 		cmocka_unit_test(a_pool_may_be_started_again),

@@ -39,6 +39,19 @@ static void each_flipped_byte_is_named(void **state)
 	}
 }
 
+static void a_line_knows_its_own_bytes_alone(void **state)
+{
+	struct bench_stamp s = { .seed = 7, .page = 12, .version = 1 };
+	uint8_t *bytes = (uint8_t *)page;
+
+	(void)state;
+	bench_fill(page, &s);
+	bytes[64 * 5 + 63] ^= 1;
+	for (unsigned line = 0; line < BENCH_PAGE_LINES; line++)
+		assert_int_equal(bench_check_line(page, &s, line),
+		                 line == 5 ? 64 * 5 + 63 : PAGE_BYTES);
+}
+
 static void another_page_version_or_seed_is_wrong(void **state)
 {
 	const struct bench_stamp s = { .seed = 7, .page = 12, .version = 1 };
@@ -170,17 +183,46 @@ static void a_stride_visits_every_so_many(void **state)
 		assert_int_equal(bench_walk_page(&w, i), pages[i]);
 }
 
+/* Each position draws for itself: none is left out, none has more than luck. */
+static void draws_are_even_and_go_on_without_end(void **state)
+{
+	enum { ALL = 100, EACH = 1000 };
+	struct bench_walk w = { .places = ALL,
+		                .step = 1,
+		                .wrap = ALL,
+		                .deal = 1,
+		                .grain = 1,
+		                .drawn = true,
+		                .seed = 4 };
+	unsigned times[ALL] = { 0 }, again = 0;
+
+	(void)state;
+	for (uint64_t i = 0; i < (uint64_t)ALL * EACH; i++) {
+		gpn_t p = bench_walk_page(&w, i);
+
+		assert_true(p < ALL);
+		times[p]++;
+		again += i > 0 && p == bench_walk_page(&w, i - 1);
+	}
+	/* Six standard deviations: it fails for one seed of a million. */
+	for (unsigned p = 0; p < ALL; p++)
+		assert_in_range(times[p], EACH - 190, EACH + 190);
+	assert_in_range(again, EACH - 190, EACH + 190);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(what_was_filled_in_is_found_right),
 		cmocka_unit_test(each_flipped_byte_is_named),
+		cmocka_unit_test(a_line_knows_its_own_bytes_alone),
 		cmocka_unit_test(another_page_version_or_seed_is_wrong),
 		cmocka_unit_test(a_shuffle_takes_each_number_once),
 		cmocka_unit_test(a_shuffle_has_no_runs),
 		cmocka_unit_test(own_share_and_the_others_make_the_space),
 		cmocka_unit_test(dealt_shares_make_the_space),
 		cmocka_unit_test(a_stride_visits_every_so_many),
+		cmocka_unit_test(draws_are_even_and_go_on_without_end),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
