@@ -5,7 +5,8 @@
  *
  *	cmd_bench.c      options, nodes, the run from end to end
  *	bench_run.c      slices: the floor and memspan by turns
- *	bench_pattern.c  the seven patterns, as orders to the crew
+ *	bench_pattern.c  seven patterns, as orders to the crew
+ *	bench_capacity.c the eighth: more memory than its node has
  *	bench_space.c    the spaces that they run in
  *	bench_place.c    which CPUs everybody runs on
  *	bench_json.c     the result for programs, and .hgrm files
@@ -36,9 +37,11 @@ enum bench_pattern {
 	BENCH_CONCURRENT,
 	BENCH_SHARED,
 	BENCH_INVALIDATE,
-	BENCH_FLOOR, /* the floor alone; needs no cluster */
+	BENCH_CAPACITY, /* fills the cluster */
+	BENCH_FLOOR,    /* the floor alone; needs no cluster */
 };
-#define BENCH_PATTERNS 8u
+#define BENCH_PATTERNS 9u
+#define BENCH_IN_ALL   BENCH_CAPACITY /* those below are in "all" */
 
 extern const char *const bench_pattern_name[BENCH_PATTERNS];
 
@@ -53,6 +56,7 @@ struct bench_node { /* that takes part */
 	pid_t pid; /* on this machine; 0: not known */
 	unsigned shards;
 	uint64_t busy_poll_us;
+	uint64_t capacity_bytes; /* of spaces, held for good; 0: not said */
 };
 
 /* --- what came of it ----------------------------------------------------- */
@@ -66,6 +70,7 @@ struct bench_rate {
 };
 /* 0 if nothing was measured. */
 double bench_per_s(const struct bench_rate *r);
+void bench_rate_add(struct bench_rate *to, const struct bench_answer *a);
 
 struct bench_figures {  /* one pattern, one node */
 	uint64_t pages; /* of the space that this node was to touch */
@@ -74,6 +79,8 @@ struct bench_figures {  /* one pattern, one node */
 	uint64_t node_faults, installed_pages, prefetched_pages;
 	struct bench_rate rate[BENCH_HALVES];
 	struct hist *local, *remote; /* latencies by class */
+	/* Of all classes, and of pages that were to leave: capacity alone. */
+	struct hist *fault, *refault;
 };
 
 uint64_t bench_local_faults(const struct bench_figures *f);
@@ -102,6 +109,17 @@ struct bench_result { /* one pattern */
 	struct bench_floor floor;  /* between this pattern's slices */
 };
 
+#define BENCH_ROWS 4u
+
+/* `capacity`: so many percent of what is accessed fit the reading node. */
+struct bench_row {
+	unsigned percent;           /* 0: there is no such row */
+	char skipped[256];          /* why it did not run; "": it did */
+	struct bench_result result; /* of the first node */
+	struct bench_rate plain;    /* the same accesses of plain memory */
+	char no_plain[64];          /* why there are none; "": there are */
+};
+
 /* --- the run ------------------------------------------------------------- */
 
 #define BENCH_ERRORS_KEPT 64u
@@ -119,6 +137,7 @@ struct bench_run {
 	bool wanted[BENCH_PATTERNS];
 	const char *space;   /* --space; NULL: fresh ones */
 	uint64_t size_bytes; /* with --space: that one's */
+	bool sized;          /* either was given */
 	unsigned threads;
 	uint64_t seed;
 	enum bench_placement placement;
@@ -135,16 +154,20 @@ struct bench_run {
 	uint64_t share, grain;
 
 	/* What came of it. */
+	/* That of `capacity` has what is beside its rows: reads of pages that
+	 * are elsewhere, while there is room for them. */
 	struct bench_result result[BENCH_PATTERNS];
+	struct bench_row row[BENCH_ROWS];
 	uint64_t errors; /* reads that found a page wrong */
 	unsigned n_kept;
 	struct bench_error error[BENCH_ERRORS_KEPT]; /* n_kept of them */
 
 	/* Where we are. */
 	enum bench_pattern now;
-	uint64_t floor_used;  /* pages touched since it was cleared */
-	unsigned step, steps; /* for the progress line */
-	bool terminal;        /* stderr is one */
+	struct bench_result *to; /* where the figures go */
+	uint64_t floor_used;     /* pages touched since it was cleared */
+	unsigned step, steps;    /* for the progress line */
+	bool terminal;           /* stderr is one */
 };
 
 /* All members. */
@@ -162,7 +185,7 @@ void bench_results_done(struct bench_run *run);
  */
 int bench_prepare(struct bench_run *run, uint64_t who, struct errmsg *em);
 
-/* Likewise, and add what came of it to the figures of run->now. */
+/* Likewise, and add what came of it to the figures of run->to. */
 int bench_measure(struct bench_run *run, uint64_t who, int half,
                   struct errmsg *em);
 
@@ -194,6 +217,23 @@ uint64_t bench_room(const struct bench_run *run);
 /* Run all that is wanted.  Returns 0 or -errno with the reason in em. */
 int bench_patterns(struct bench_run *run, struct errmsg *em);
 
+/* --- bench_capacity.c ---------------------------------------------------- */
+
+/* Accesses of one order at most, and pages that are written in one. */
+#define BENCH_CAPACITY_SLICE (1u << 18)
+
+/*
+ * The pattern: rows whose space the cluster has no room for say so, and are no
+ * failure.  Returns 0 or -errno with the reason in em.
+ */
+int bench_capacity(struct bench_run *run, struct errmsg *em);
+
+/*
+ * Pages that left the reading node while it was read: as many as came in, for
+ * it is full.  0: not measured.
+ */
+double bench_evicted_per_s(const struct bench_row *row);
+
 /* --- bench_space.c ------------------------------------------------------- */
 
 enum bench_homes {
@@ -201,6 +241,7 @@ enum bench_homes {
 	BENCH_BLOCKS,   /* node i is home of the i-th n-th part */
 	BENCH_DEALT,    /* of extent e, node e % n is */
 	BENCH_AT_FIRST, /* the first node is home of all */
+	BENCH_ALONE,    /* as FIRST_TOUCH, and only the first node attaches */
 };
 
 /* Extents to be dealt at once, so that the list of homes is not too long. */
@@ -209,7 +250,9 @@ uint64_t bench_grain(uint64_t extents_each, unsigned nodes);
 /*
  * Make the space of run->now, or take the one that was named, and attach it
  * everywhere.  *ret_pages is what of it to use: as much for each node, in whole
- * extents.  Returns 0 or -errno with the reason in em.
+ * extents; of AT_FIRST and ALONE all of it.  Returns 0; -ENOSPC if the cluster
+ * has no room for it, and then nothing is left behind; or -errno, with the
+ * reason in em.
  */
 int bench_space_open(struct bench_run *run, uint64_t pages,
                      enum bench_homes homes, uint64_t *ret_pages,

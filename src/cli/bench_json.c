@@ -31,6 +31,7 @@ static const struct hist *floor_hist(const struct bench_run *run, bool remote)
 	static const enum bench_pattern order[] = {
 		BENCH_RANDOM,     BENCH_FLOOR,  BENCH_STRIDE,
 		BENCH_SEQUENTIAL, BENCH_SHARED, BENCH_INVALIDATE,
+		BENCH_CAPACITY,
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(order); i++) {
@@ -185,9 +186,9 @@ static int main_half(enum bench_pattern p, const struct bench_figures *f)
 }
 
 static json_t *rates_json(const struct bench_run *run, enum bench_pattern p,
+                          const struct bench_result *r,
                           const struct bench_figures *f)
 {
-	const struct bench_result *r = &run->result[p];
 	int half = main_half(p, f);
 	double pages = bench_per_s(&f->rate[half]);
 	double seconds = (double)f->rate[BENCH_OTHERS].ns / NSEC_PER_SEC;
@@ -237,12 +238,11 @@ static json_t *counts_json(const struct bench_figures *f)
 }
 
 static json_t *entry_json(const struct bench_run *run, enum bench_pattern p,
-                          unsigned i)
+                          const struct bench_result *r, unsigned i)
 {
-	const struct bench_result *r = &run->result[p];
 	const struct bench_figures *f = &r->node[i];
 	AUTO(json_decref) json_t *counts = counts_json(f);
-	AUTO(json_decref) json_t *rates = rates_json(run, p, f);
+	AUTO(json_decref) json_t *rates = rates_json(run, p, r, f);
 	json_t *entry;
 
 	entry = json_pack("{s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "name",
@@ -261,23 +261,91 @@ static json_t *entry_json(const struct bench_run *run, enum bench_pattern p,
 	return entry;
 }
 
+/* --- rows of `capacity` -------------------------------------------------- */
+
+/* Ratios of a row's remote reads to those of a node with room. */
+static json_t *x_quiet_json(const struct hist *h, const struct hist *quiet)
+{
+	return json_pack("{s:o, s:o}", "p50", percentile_ratio(h, quiet, 50),
+	                 "p99", percentile_ratio(h, quiet, 99));
+}
+
+static json_t *text_or_null(const char *text)
+{
+	return text[0] == '\0' ? json_null() : json_string(text);
+}
+
+/* What a row has beside the fields of every entry. */
+static json_t *more_json(const struct bench_run *run,
+                         const struct bench_row *row)
+{
+	const struct bench_figures *f = &row->result.node[0];
+	const struct hist *quiet = run->result[BENCH_CAPACITY].node[0].remote;
+	double reads = bench_per_s(&f->rate[BENCH_OTHERS]);
+	double plain = bench_per_s(&row->plain);
+
+	return json_pack(
+		"{s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
+		"resident_percent", u64(row->percent), "skipped",
+		text_or_null(row->skipped), "accesses_per_s",
+		real_or_null(reads), "plain_accesses_per_s",
+		real_or_null(plain), "plain_skipped",
+		text_or_null(row->no_plain), "x_plain",
+		real_or_null(bench_ratio(reads, plain)), "fault_us",
+		class_us(f->fault), "refault_us", class_us(f->refault),
+		"fault_x_floor_p50",
+		percentile_ratio(f->fault, row->result.floor.remote, 50),
+		"evicted_pages_per_s", real_or_null(bench_evicted_per_s(row)),
+		"quiet_us", class_us(quiet), "x_quiet",
+		x_quiet_json(f->remote, quiet));
+}
+
+static json_t *row_json(const struct bench_run *run,
+                        const struct bench_row *row)
+{
+	AUTO(json_decref) json_t *more = more_json(run, row);
+	json_t *entry = entry_json(run, BENCH_CAPACITY, &row->result, 0);
+
+	if (!entry || !more || json_object_update(entry, more) < 0) {
+		json_decref(entry);
+		return NULL;
+	}
+	return entry;
+}
+
+/* --- all entries --------------------------------------------------------- */
+
+static int add_pattern(json_t *list, const struct bench_run *run,
+                       enum bench_pattern p)
+{
+	const struct bench_result *r = &run->result[p];
+	int e = 0;
+
+	if (!r->ran || p == BENCH_FLOOR)
+		return 0;
+	if (p == BENCH_CAPACITY) {
+		for (unsigned i = 0; i < BENCH_ROWS && e == 0; i++)
+			if (run->row[i].percent > 0)
+				e = json_array_append_new(
+					list, row_json(run, &run->row[i]));
+		return e;
+	}
+	for (unsigned i = 0; i < run->n && e == 0; i++)
+		e = json_array_append_new(list, entry_json(run, p, r, i));
+	return e;
+}
+
 static json_t *patterns_json(const struct bench_run *run)
 {
 	json_t *list = json_array();
+	int r = 0;
 
-	for (unsigned p = 0; p < BENCH_PATTERNS; p++) {
-		if (!run->result[p].ran || p == BENCH_FLOOR)
-			continue;
-		for (unsigned i = 0; i < run->n; i++) {
-			json_t *e = entry_json(run, (enum bench_pattern)p, i);
-
-			if (json_array_append_new(list, e) < 0) {
-				json_decref(list);
-				return NULL;
-			}
-		}
-	}
-	return list;
+	for (unsigned p = 0; p < BENCH_PATTERNS && r == 0; p++)
+		r = add_pattern(list, run, (enum bench_pattern)p);
+	if (r == 0)
+		return list;
+	json_decref(list);
+	return NULL;
 }
 
 /* --- the whole ----------------------------------------------------------- */
@@ -391,6 +459,29 @@ static int write_pattern(const struct bench_run *run, enum bench_pattern p,
 	return e;
 }
 
+/* capacity-75-0-fault.hgrm and the like. */
+static int write_row(const struct bench_run *run, const struct bench_row *row,
+                     const char *dir, struct errmsg *em)
+{
+	const struct bench_figures *f = &row->result.node[0];
+	const struct {
+		const char *class;
+		const struct hist *h;
+	} what[] = { { "fault", f->fault },
+		     { "remote", f->remote },
+		     { "refault", f->refault } };
+	char file[128];
+	int e = 0;
+
+	for (size_t k = 0; k < ARRAY_SIZE(what) && e == 0; k++) {
+		snprintf(file, sizeof(file), "%s-%u-%u-%s",
+		         bench_pattern_name[BENCH_CAPACITY], row->percent,
+		         run->node[0].id, what[k].class);
+		e = write_hist(dir, file, what[k].h, em);
+	}
+	return e;
+}
+
 int bench_hgrm(const struct bench_run *run, const char *dir, struct errmsg *em)
 {
 	int r = 0;
@@ -400,5 +491,7 @@ int bench_hgrm(const struct bench_run *run, const char *dir, struct errmsg *em)
 	for (unsigned p = 0; p < BENCH_PATTERNS && r == 0; p++)
 		if (run->result[p].ran)
 			r = write_pattern(run, (enum bench_pattern)p, dir, em);
+	for (unsigned i = 0; i < BENCH_ROWS && r == 0; i++)
+		r = write_row(run, &run->row[i], dir, em);
 	return r;
 }

@@ -72,6 +72,8 @@ uint64_t bench_room(const struct bench_run *run)
 	room = max_u64(room, bench_share(run));
 	if (run->wanted[BENCH_CONCURRENT])
 		room = max_u64(room, threads_share(run));
+	if (run->wanted[BENCH_CAPACITY])
+		room = max_u64(room, BENCH_CAPACITY_SLICE);
 	/* `shared`: room for the faults of a slice, however many threads. */
 	return max_u64(room, 1u << 16);
 }
@@ -144,7 +146,7 @@ static int slice(struct bench_run *run, uint64_t who, const struct pass *p,
 		o = pass_order(run, i, p);
 		o->from = from;
 		o->n = n;
-		run->result[run->now].node[i].pages += n;
+		run->to->node[i].pages += n;
 	}
 	return bench_measure(run, who, p->half, em);
 }
@@ -535,14 +537,20 @@ static int one_pattern(struct bench_run *run, enum bench_pattern now,
 {
 	static int (*const how[BENCH_PATTERNS])(struct bench_run * run,
 	                                        struct errmsg * em) = {
-		[BENCH_SEQUENTIAL] = sequential, [BENCH_INTEGRITY] = integrity,
-		[BENCH_RANDOM] = random_order,   [BENCH_STRIDE] = stride,
-		[BENCH_CONCURRENT] = concurrent, [BENCH_SHARED] = shared,
-		[BENCH_INVALIDATE] = invalidate, [BENCH_FLOOR] = floor_alone,
+		[BENCH_SEQUENTIAL] = sequential,
+		[BENCH_INTEGRITY] = integrity,
+		[BENCH_RANDOM] = random_order,
+		[BENCH_STRIDE] = stride,
+		[BENCH_CONCURRENT] = concurrent,
+		[BENCH_SHARED] = shared,
+		[BENCH_INVALIDATE] = invalidate,
+		[BENCH_CAPACITY] = bench_capacity,
+		[BENCH_FLOOR] = floor_alone,
 	};
 	int r;
 
 	run->now = now;
+	run->to = &run->result[now];
 	run->step = 0;
 	/* Who takes part may be others than before: all begin anew. */
 	run->floor_used = FLOOR_PAGES;
@@ -556,8 +564,9 @@ static int one_pattern(struct bench_run *run, enum bench_pattern now,
 		                  why.text);
 	}
 	run->result[now].ran = run->wanted[now];
-	/* integrity reads what sequential leaves behind. */
-	if (now == BENCH_FLOOR ||
+	/* integrity reads what sequential leaves behind; the others left have
+	 * no space, or had several. */
+	if (now == BENCH_FLOOR || now == BENCH_CAPACITY ||
 	    (now == BENCH_SEQUENTIAL && run->wanted[BENCH_INTEGRITY]))
 		return 0;
 	return bench_space_close(run, em);

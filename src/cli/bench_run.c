@@ -18,7 +18,8 @@ const char *const bench_pattern_name[BENCH_PATTERNS] = {
 	[BENCH_SEQUENTIAL] = "sequential", [BENCH_INTEGRITY] = "integrity",
 	[BENCH_RANDOM] = "random",         [BENCH_STRIDE] = "stride",
 	[BENCH_CONCURRENT] = "concurrent", [BENCH_SHARED] = "shared",
-	[BENCH_INVALIDATE] = "invalidate", [BENCH_FLOOR] = "floor",
+	[BENCH_INVALIDATE] = "invalidate", [BENCH_CAPACITY] = "capacity",
+	[BENCH_FLOOR] = "floor",
 };
 
 const char *const bench_placement_name[3] = {
@@ -38,36 +39,60 @@ uint64_t bench_everybody(const struct bench_run *run)
 
 /* --- figures ------------------------------------------------------------- */
 
+/* Histograms for one pattern, or row, of `n` nodes. */
+static int result_new(struct bench_result *r, unsigned n, struct errmsg *em)
+{
+	if (hist_new(&r->floor.local) < 0 || hist_new(&r->floor.remote) < 0)
+		return errmsg_set(em, -ENOMEM, "histograms");
+	for (unsigned i = 0; i < n; i++)
+		if (hist_new(&r->node[i].local) < 0 ||
+		    hist_new(&r->node[i].remote) < 0)
+			return errmsg_set(em, -ENOMEM, "histograms");
+	return 0;
+}
+
+static void result_done(struct bench_result *r, unsigned n)
+{
+	r->floor.local = hist_free(r->floor.local);
+	r->floor.remote = hist_free(r->floor.remote);
+	for (unsigned i = 0; i < n; i++) {
+		struct bench_figures *f = &r->node[i];
+
+		f->local = hist_free(f->local);
+		f->remote = hist_free(f->remote);
+		f->fault = hist_free(f->fault);
+		f->refault = hist_free(f->refault);
+	}
+}
+
+static int row_new(struct bench_row *row, struct errmsg *em)
+{
+	struct bench_figures *f = &row->result.node[0];
+
+	if (hist_new(&f->fault) < 0 || hist_new(&f->refault) < 0)
+		return errmsg_set(em, -ENOMEM, "histograms");
+	return result_new(&row->result, 1, em);
+}
+
 int bench_results_new(struct bench_run *run, struct errmsg *em)
 {
-	for (unsigned p = 0; p < BENCH_PATTERNS; p++) {
-		struct bench_result *r = &run->result[p];
+	int r = 0;
 
-		if (!run->wanted[p])
-			continue;
-		if (hist_new(&r->floor.local) < 0 ||
-		    hist_new(&r->floor.remote) < 0)
-			return errmsg_set(em, -ENOMEM, "histograms");
-		for (unsigned i = 0; i < run->n; i++)
-			if (hist_new(&r->node[i].local) < 0 ||
-			    hist_new(&r->node[i].remote) < 0)
-				return errmsg_set(em, -ENOMEM, "histograms");
-	}
-	return 0;
+	for (unsigned p = 0; p < BENCH_PATTERNS && r == 0; p++)
+		if (run->wanted[p])
+			r = result_new(&run->result[p], run->n, em);
+	for (unsigned i = 0; i < BENCH_ROWS && r == 0; i++)
+		if (run->wanted[BENCH_CAPACITY])
+			r = row_new(&run->row[i], em);
+	return r;
 }
 
 void bench_results_done(struct bench_run *run)
 {
-	for (unsigned p = 0; p < BENCH_PATTERNS; p++) {
-		struct bench_result *r = &run->result[p];
-
-		r->floor.local = hist_free(r->floor.local);
-		r->floor.remote = hist_free(r->floor.remote);
-		for (unsigned i = 0; i < run->n; i++) {
-			r->node[i].local = hist_free(r->node[i].local);
-			r->node[i].remote = hist_free(r->node[i].remote);
-		}
-	}
+	for (unsigned p = 0; p < BENCH_PATTERNS; p++)
+		result_done(&run->result[p], run->n);
+	for (unsigned i = 0; i < BENCH_ROWS; i++)
+		result_done(&run->row[i].result, 1);
 }
 
 double bench_per_s(const struct bench_rate *r)
@@ -100,7 +125,7 @@ double bench_stream(const struct bench_floor *f)
 	return best;
 }
 
-static void add_rate(struct bench_rate *to, const struct bench_answer *a)
+void bench_rate_add(struct bench_rate *to, const struct bench_answer *a)
 {
 	to->pages += a->accesses;
 	to->ns += a->end - a->start;
@@ -116,8 +141,9 @@ static struct hist *hist_of(const struct bench_figures *f, uint32_t class)
 	case LOCAL_REMOTE_WRITE:
 	case LOCAL_FIRST_REMOTE:
 		return f->remote;
-	case LOCAL_UPGRADE:
 	case LOCAL_REFAULT:
+		return f->refault;
+	case LOCAL_UPGRADE:
 	case LOCAL_PREFETCHED:
 		return NULL;
 	}
@@ -206,19 +232,21 @@ static void add_figures(struct bench_figures *f, const struct bench_answer *a,
 	f->node_faults += a->node_faults;
 	f->installed_pages += a->installed_pages;
 	f->prefetched_pages += a->prefetched_pages;
-	add_rate(&f->rate[half], a);
+	bench_rate_add(&f->rate[half], a);
 	for (uint64_t i = 0; i < a->n_samples; i++) {
 		struct hist *h = hist_of(f, sample[i] % BENCH_CLASSES);
 
 		if (h)
 			hist_record(h, sample[i] / BENCH_CLASSES);
+		if (f->fault)
+			hist_record(f->fault, sample[i] / BENCH_CLASSES);
 	}
 }
 
 int bench_measure(struct bench_run *run, uint64_t who, int half,
                   struct errmsg *em)
 {
-	struct bench_result *r = &run->result[run->now];
+	struct bench_result *r = run->to;
 	int e;
 
 	e = do_orders(run, who, em);
@@ -284,7 +312,7 @@ int bench_floor_memory(struct bench_run *run, uint64_t pages, unsigned uffds,
 /* All latencies of a slice of the floor. */
 static void add_floor(struct bench_run *run, uint64_t who, int half)
 {
-	struct bench_floor *f = &run->result[run->now].floor;
+	struct bench_floor *f = &run->to->floor;
 	struct hist *h = half == BENCH_OWN ? f->local : f->remote;
 
 	f->copies = count_bits(who);
@@ -343,7 +371,7 @@ static uint64_t stream_pages(unsigned batch)
 
 int bench_floor_stream(struct bench_run *run, uint64_t who, struct errmsg *em)
 {
-	struct bench_floor *f = &run->result[run->now].floor;
+	struct bench_floor *f = &run->to->floor;
 
 	f->copies = count_bits(who);
 	for (unsigned b = 0; b < BENCH_BATCHES; b++) {
@@ -367,8 +395,9 @@ int bench_floor_stream(struct bench_run *run, uint64_t who, struct errmsg *em)
 			return r;
 		for (unsigned i = 0; i < run->n; i++)
 			if (who >> i & 1)
-				add_rate(&f->stream[b],
-				         &run->crew.board->seat[i].answer);
+				bench_rate_add(
+					&f->stream[b],
+					&run->crew.board->seat[i].answer);
 	}
 	return 0;
 }
@@ -376,7 +405,7 @@ int bench_floor_stream(struct bench_run *run, uint64_t who, struct errmsg *em)
 int bench_floor_threads(struct bench_run *run, uint64_t who, int half,
                         uint64_t n, struct errmsg *em)
 {
-	struct bench_result *res = &run->result[run->now];
+	struct bench_result *res = run->to;
 	int r;
 
 	for (unsigned i = 0; i < run->n; i++) {
@@ -408,8 +437,8 @@ int bench_floor_threads(struct bench_run *run, uint64_t who, int half,
 	add_wall(run, who, &res->floor.all_threads[half]);
 	for (unsigned i = 0; i < run->n; i++)
 		if (who >> i & 1)
-			add_rate(&res->floor.threads[half],
-			         &run->crew.board->seat[i].answer);
+			bench_rate_add(&res->floor.threads[half],
+			               &run->crew.board->seat[i].answer);
 	return 0;
 }
 

@@ -44,11 +44,13 @@ static json_t *homes_json(const struct bench_run *run, enum bench_homes homes,
                           uint64_t each)
 {
 	uint64_t grain = bench_grain(each, run->n);
-	json_t *list = homes == BENCH_FIRST_TOUCH ? json_null() : json_array();
+	bool free = homes == BENCH_FIRST_TOUCH || homes == BENCH_ALONE;
+	json_t *list = free ? json_null() : json_array();
 	int r = 0;
 
 	switch (homes) {
 	case BENCH_FIRST_TOUCH:
+	case BENCH_ALONE:
 		break;
 	case BENCH_BLOCKS:
 		for (unsigned i = 0; i < run->n && r == 0; i++)
@@ -69,13 +71,18 @@ static json_t *homes_json(const struct bench_run *run, enum bench_homes homes,
 	return NULL;
 }
 
+/* Is the space one share, which belongs to no node in particular? */
+static bool undivided(enum bench_homes homes)
+{
+	return homes == BENCH_AT_FIRST || homes == BENCH_ALONE;
+}
+
 /* --- making and deleting ------------------------------------------------- */
 
 static int make(struct bench_run *run, uint64_t each, enum bench_homes homes,
                 struct errmsg *em)
 {
-	uint64_t bytes =
-		each * EXTENT_BYTES * (homes == BENCH_AT_FIRST ? 1 : run->n);
+	uint64_t bytes = each * EXTENT_BYTES * (undivided(homes) ? 1 : run->n);
 	AUTO(json_decref) json_t *body = NULL;
 	struct http_answer answer;
 	struct errmsg why = { "" };
@@ -97,7 +104,7 @@ static int make(struct bench_run *run, uint64_t each, enum bench_homes homes,
 		snprintf(run->made, sizeof(run->made), "%s", name);
 	json_decref(answer.body);
 	if (r == HTTP_OK) {
-		run->result[run->now].size_bytes = bytes;
+		run->to->size_bytes = bytes;
 		return 0;
 	}
 	if (answer.status == 507)
@@ -122,14 +129,16 @@ static int delete (struct bench_run *run, struct errmsg *em)
 
 /* --- opening and closing ------------------------------------------------- */
 
-static int attach_all(struct bench_run *run, struct errmsg *em)
+static int attach(struct bench_run *run, uint64_t who, struct errmsg *em)
 {
 	const char *name = run->space ? run->space : run->made;
 
 	for (unsigned i = 0; i < run->n; i++)
-		snprintf(bench_crew_order(&run->crew, i, BENCH_ATTACH)->space,
-		         LOCAL_NAME_BYTES, "%s", name);
-	return bench_prepare(run, bench_everybody(run), em);
+		if (who >> i & 1)
+			snprintf(bench_crew_order(&run->crew, i, BENCH_ATTACH)
+			                 ->space,
+			         LOCAL_NAME_BYTES, "%s", name);
+	return bench_prepare(run, who, em);
 }
 
 int bench_space_open(struct bench_run *run, uint64_t pages,
@@ -140,8 +149,9 @@ int bench_space_open(struct bench_run *run, uint64_t pages,
 	int r = 0;
 
 	if (run->space) {
-		each = run->size_bytes / EXTENT_BYTES / run->n;
-		run->result[run->now].size_bytes = run->size_bytes;
+		each = run->size_bytes / EXTENT_BYTES /
+		       (undivided(homes) ? 1 : run->n);
+		run->to->size_bytes = run->size_bytes;
 		if (each == 0)
 			return errmsg_say(em, -ENOSPC,
 			                  "space %s is too small: %u nodes "
@@ -151,7 +161,8 @@ int bench_space_open(struct bench_run *run, uint64_t pages,
 		r = make(run, each, homes, em);
 	}
 	if (r == 0)
-		r = attach_all(run, em);
+		r = attach(run, homes == BENCH_ALONE ? 1 : bench_everybody(run),
+		           em);
 	if (r < 0)
 		return r;
 	run->share = each * EXTENT_PAGES;

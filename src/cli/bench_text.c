@@ -120,6 +120,7 @@ static const char *const half_name[BENCH_PATTERNS][BENCH_HALVES] = {
 	[BENCH_CONCURRENT] = { "write", "read" },
 	[BENCH_SHARED] = { "", "add" },
 	[BENCH_INVALIDATE] = { "", "write" },
+	[BENCH_CAPACITY] = { "write", "read" },
 	[BENCH_FLOOR] = { "", "" },
 };
 
@@ -205,6 +206,64 @@ static void print_pattern(FILE *f, const struct bench_run *run,
 		print_node(f, run, p, i);
 	if (run->n > 1)
 		print_all(f, run, p);
+}
+
+/* --- rows of `capacity` -------------------------------------------------- */
+
+static void print_row(FILE *f, const struct bench_run *run,
+                      const struct bench_row *row)
+{
+	const struct hist *quiet = run->result[BENCH_CAPACITY].node[0].remote;
+	const struct bench_result *r = &row->result;
+	const struct bench_figures *g = &r->node[0];
+	char size[SIZE_TEXT_BYTES], buf[NUMBER_BYTES];
+	double reads = bench_per_s(&g->rate[BENCH_OTHERS]);
+	double plain = bench_per_s(&row->plain);
+
+	fprintf(f, "capacity: (node %u): resident=%u%%, size=%s",
+	        run->node[0].id, row->percent, size_text(r->size_bytes, size));
+	if (row->skipped[0] != '\0') {
+		fprintf(f, ": skipped: %s\n", row->skipped);
+		return;
+	}
+	fprintf(f, ", pages=%" PRIu64 ", threads=%u\n", g->pages, r->threads);
+	print_rate(f, half_name[BENCH_CAPACITY][BENCH_OWN], &g->rate[BENCH_OWN],
+	           0);
+	print_rate(f, half_name[BENCH_CAPACITY][BENCH_OTHERS],
+	           &g->rate[BENCH_OTHERS], 0);
+	if (plain > 0)
+		fprintf(f, "  plain : IOPS=%s, of which that is %.4fx\n",
+		        thousands(plain, buf), bench_ratio(reads, plain));
+	else
+		fprintf(f, "  plain : skipped: %s\n", row->no_plain);
+	print_counts(f, g);
+	fprintf(f, "   evicted pages: %s/s\n",
+	        thousands(bench_evicted_per_s(row), buf));
+	print_class(f, "fault", g->fault, r->floor.remote);
+	print_class(f, "remote", g->remote, r->floor.remote);
+	print_class(f, "refault", g->refault, NULL);
+	if (hist_count(g->remote) > 0 && hist_count(quiet) > 0)
+		fprintf(f,
+		        "   remote p50 %.2fx, p99 %.2fx that of a node with "
+		        "room\n",
+		        bench_ratio(us(g->remote, 50), us(quiet, 50)),
+		        bench_ratio(us(g->remote, 99), us(quiet, 99)));
+}
+
+static void print_capacity(FILE *f, const struct bench_run *run)
+{
+	const struct bench_result *r = &run->result[BENCH_CAPACITY];
+
+	fputc('\n', f);
+	if (hist_count(r->node[0].remote) > 0)
+		fprintf(f,
+		        "capacity: (node %u): pages=%" PRIu64
+		        ", elsewhere, and room for all\n",
+		        run->node[0].id, r->node[0].pages);
+	print_class(f, "remote", r->node[0].remote, r->floor.remote);
+	for (unsigned i = 0; i < BENCH_ROWS; i++)
+		if (run->row[i].percent > 0)
+			print_row(f, run, &run->row[i]);
 }
 
 /* --- head, floor, errors ------------------------------------------------- */
@@ -301,7 +360,9 @@ void bench_text(const struct bench_run *run, FILE *f)
 	print_head(f, run);
 	print_floor(f, run);
 	for (unsigned p = 0; p < BENCH_PATTERNS; p++)
-		if (run->result[p].ran && p != BENCH_FLOOR)
+		if (run->result[p].ran && p < BENCH_CAPACITY)
 			print_pattern(f, run, (enum bench_pattern)p);
+	if (run->result[BENCH_CAPACITY].ran)
+		print_capacity(f, run);
 	print_errors(f, run);
 }

@@ -33,6 +33,8 @@ static const char usage_text[] =
 	"      --space NAME       use this space instead; its contents are lost\n"
 	"      --pattern LIST     of sequential, integrity, random, stride,\n"
 	"                         concurrent, shared, invalidate (default all);\n"
+	"                         capacity: more memory than its node has; fills\n"
+	"                         the cluster, so it is not in all;\n"
 	"                         floor: the floor alone, needs no cluster\n"
 	"      --nodes LIST       names or numbers (default all that can be\n"
 	"                         reached from here)\n"
@@ -83,7 +85,6 @@ struct request {
 	struct bench_run *run;
 	const char *nodes; /* --nodes, or NULL */
 	const char *output, *hgrm;
-	bool sized;
 };
 
 /* --- options ------------------------------------------------------------- */
@@ -112,7 +113,7 @@ static int take_patterns(struct request *q, const char *text)
 		bool all = strcmp(word, "all") == 0, known = all;
 
 		for (unsigned p = 0; p < BENCH_PATTERNS; p++) {
-			if (all ? p != BENCH_FLOOR :
+			if (all ? p < BENCH_IN_ALL :
 			          strcmp(word, bench_pattern_name[p]) == 0) {
 				q->run->wanted[p] = true;
 				known = true;
@@ -146,7 +147,7 @@ static int take_option(struct request *q, int opt)
 
 	switch (opt) {
 	case OPT_SIZE:
-		q->sized = true;
+		q->run->sized = true;
 		/* Less than an extent for each node would not be dealt out. */
 		return cli_size(&q->cli, "--size", optarg, EXTENT_BYTES,
 		                SPACE_BYTES_MAX, &run->size_bytes);
@@ -187,7 +188,7 @@ static int parse(struct request *q, int argc, char **argv)
 	q->run->threads = 4;
 	q->run->seed = 1;
 	q->run->size_bytes = 256u << 20;
-	for (unsigned p = 0; p < BENCH_FLOOR; p++)
+	for (unsigned p = 0; p < BENCH_IN_ALL; p++)
 		q->run->wanted[p] = true;
 	while ((opt = cli_option(&q->cli, argc, argv, options)) != CLI_END) {
 		if (opt == CLI_OVER)
@@ -199,7 +200,7 @@ static int parse(struct request *q, int argc, char **argv)
 		}
 	}
 	q->cli.status = cli_no_more(&q->cli, argc, argv);
-	if (q->cli.status == 0 && q->run->space && q->sized)
+	if (q->cli.status == 0 && q->run->space && q->run->sized)
 		q->cli.status = cli_misused(
 			&q->cli, "--space and --size exclude one another");
 	return q->cli.status == 0 ? 0 : CLI_OVER;
@@ -258,6 +259,8 @@ static void add_node(struct bench_run *run, const json_t *node)
 	n->id = (uint32_t)field_u64(node, "id");
 	snprintf(n->name, sizeof(n->name), "%s", field_text(node, "name"));
 	run_path_node(run->cluster.run_dir, n->id, "sock", n->socket);
+	n->capacity_bytes =
+		field_u64(json_object_get(node, "memory"), "capacity_bytes");
 	n->shards = 1;
 	if (pidfile_open(run_path_node(run->cluster.run_dir, n->id, "pid",
 	                               path),
@@ -324,6 +327,7 @@ static int look_at_space(struct bench_run *run, struct errmsg *em)
 	if (r != HTTP_OK)
 		return r < 0 ? r : -ENOENT;
 	run->size_bytes = field_u64(space, "size_bytes");
+	run->sized = true;
 	return 0;
 }
 

@@ -27,10 +27,10 @@ SMALL = ("--size", "8M")
 class Cluster:
     """`memspan up` in a run directory whose name is short."""
 
-    def __init__(self, nodes):
+    def __init__(self, nodes, memory="256M"):
         self.path = pathlib.Path(tempfile.mkdtemp(prefix="memspan-bench-",
                                                   dir="/tmp"))
-        self.must("up", "--nodes", nodes, "--memory", "256M")
+        self.must("up", "--nodes", nodes, "--memory", memory)
 
     def run(self, *words, **more):
         return memspan(*words, "--run-dir", self.path, **more)
@@ -67,11 +67,11 @@ class Cluster:
         shutil.rmtree(self.path)
 
 
-def cluster_of(nodes):
+def cluster_of(nodes, **more):
     for name in ("memspan-node", "memspan-coordinator"):
         if not (BUILD / name).exists():
             pytest.skip(f"{name} is not built")
-    return Cluster(nodes)
+    return Cluster(nodes, **more)
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def three():
 def nothing_is_left(request):
     """No space, no process of the crew, whatever a test did."""
     yield
-    for name in {"two", "three"} & set(request.fixturenames):
+    for name in {"two", "three", "small"} & set(request.fixturenames):
         c = request.getfixturevalue(name)
         assert [s["name"] for s in c.spaces()] == []
     assert crew() == []
@@ -280,6 +280,77 @@ def test_many_threads_all_served(two):
 def test_threads_that_do_not_divide_a_share(two):
     j = two.bench(*SMALL, "--pattern", "concurrent", "--threads", "37")
     assert j["integrity_errors"] == 0
+
+
+# --- capacity -----------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def small():
+    """Three nodes that hold about 50 MiB each: four times that is too much."""
+    c = cluster_of(3, memory="64M")
+    yield c
+    c.close()
+
+
+def remote_reads(c):
+    """What the first node says: it is at most a renewal old."""
+    node = json.loads(c.must("status", "--json"))["nodes"][0]
+    return node["faults"]["remote_read"]
+
+
+def test_more_memory_than_a_node_has(small):
+    before = remote_reads(small)
+    j = small.bench("--pattern", "capacity")
+    assert j["integrity_errors"] == 0
+    rows = by_name(j)["capacity"]
+    assert [e["resident_percent"] for e in rows] == [100, 75, 50, 25]
+    assert {e["node"] for e in rows} == {0}
+    all_fits, much, half, too_much = rows
+    for e in all_fits, much, half:
+        assert e["skipped"] is None
+        assert e["accesses"] >= 100000
+        assert e["accesses_per_s"] > 0 and e["plain_accesses_per_s"] > 0
+        assert e["quiet_us"]["n"] > 0
+        # First touch is its filling, which is not among the accesses.
+        assert e["local_faults"] == 0
+    # Each of a drawn page, so it misses as often as pages are elsewhere, but
+    # for those that are staged: they are an eighth of so small a node's.
+    assert all_fits["remote_miss_ratio"] < 0.05
+    assert 0.10 < much["remote_miss_ratio"] < 0.30
+    assert 0.30 < half["remote_miss_ratio"] < 0.55
+    for e in much, half:
+        assert e["remote_us"]["n"] == e["remote_faults"]
+        assert e["fault_us"]["n"] == (
+            e["remote_faults"] + e["refaults"] + e["upgrades"]
+            + e["prefetched_faults"])
+        assert e["evicted_pages_per_s"] > 0
+        assert e["x_quiet"]["p99"] > 0 and e["fault_x_floor_p50"] > 0
+    assert "it needs a space of" in too_much["skipped"]
+    assert too_much["accesses"] == 0
+    assert too_much["accesses_per_s"] is None
+    # Pages did travel: the node counted them too.
+    faults = much["remote_faults"] + half["remote_faults"]
+    wait_for(lambda: remote_reads(small) - before >= faults)
+
+
+def test_a_size_is_one_row_of_capacity(small):
+    text = small.must("bench", "--pattern", "capacity", "--size", "8M",
+                      "--output", small.path / "row.json")
+    (row,) = json.loads((small.path / "row.json").read_text())["patterns"]
+    assert row["resident_percent"] == 100
+    assert row["space_bytes"] == 8 << 20
+    assert "capacity: (node 0): resident=100%, size=8 MiB" in text
+    assert "resident=75%" not in text
+
+
+def test_one_node_alone_names_the_rows_that_do_not_fit(small):
+    run = small.run("bench", "--pattern", "capacity", "--nodes", "2",
+                    "--size", "1G", "--json")
+    assert run.returncode == 0, run.stderr
+    (row,) = json.loads(run.stdout)["patterns"]
+    assert row["node"] == 2
+    assert "it needs a space of 1 GiB" in row["skipped"]
+    assert row["quiet_us"] is None
 
 
 # --- spaces -------------------------------------------------------------------

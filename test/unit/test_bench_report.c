@@ -241,6 +241,90 @@ static void text_has_the_ratio_beside_the_figure(void **state)
 	free(t);
 }
 
+/* Of two rows one was skipped; a node with room took 30 us for a page. */
+static void fill_in_capacity(void)
+{
+	struct bench_result *q = &run->result[BENCH_CAPACITY];
+	struct bench_row *row = &run->row[0];
+	struct bench_figures *f = &row->result.node[0];
+
+	q->ran = true;
+	q->node[0].pages = 512;
+	record(q->node[0].remote, 512, 30000);
+	row->percent = 50;
+	row->result.ran = true;
+	row->result.size_bytes = 64 << 20;
+	record(row->result.floor.remote, 10, 25000);
+	f->pages = 16384;
+	f->accesses = 1000;
+	f->faulted[LOCAL_REMOTE_READ] = 400;
+	f->faulted[LOCAL_REFAULT] = 100;
+	record(f->fault, 400, 60000);
+	record(f->fault, 100, 10000);
+	record(f->remote, 400, 60000);
+	record(f->refault, 100, 10000);
+	f->rate[BENCH_OTHERS] = (struct bench_rate){ 1000, 25 * NSEC_PER_MSEC };
+	row->plain = (struct bench_rate){ 1000, NSEC_PER_MSEC };
+	run->row[1].percent = 25;
+	run->row[1].result.size_bytes = 128 << 20;
+	strcpy(run->row[1].skipped, "it needs a space of 128 MiB: too much");
+}
+
+static void capacity_has_an_entry_for_each_row(void **state)
+{
+	json_t *j, *e;
+
+	(void)state;
+	fill_in_capacity();
+	j = bench_json(run);
+	assert_non_null(j);
+	assert_int_equal(json_array_size(json_object_get(j, "patterns")), 2);
+	e = entry(j, 0);
+	assert_string_equal(json_string_value(json_object_get(e, "name")),
+	                    "capacity");
+	assert_near(real(e, "resident_percent", NULL), 50);
+	assert_true(json_is_null(json_object_get(e, "skipped")));
+	assert_near(real(e, "accesses_per_s", NULL), 40000);
+	assert_near(real(e, "plain_accesses_per_s", NULL), 1e6);
+	assert_near(real(e, "x_plain", NULL), 0.04);
+	assert_near(real(e, "remote_miss_ratio", NULL), 0.4);
+	assert_near(real(e, "refaults", NULL), 100);
+	assert_near(real(e, "evicted_pages_per_s", NULL), 16000);
+	assert_near(real(e, "fault_us", "n"), 500);
+	assert_near(real(e, "refault_us", "p50"), 10);
+	assert_near(real(e, "quiet_us", "p99"), 30);
+	assert_near(real(e, "x_quiet", "p99"), 2);
+	assert_near(real(e, "x_floor", "remote_p50"), 2.4);
+	assert_near(real(e, "fault_x_floor_p50", NULL), 2.4);
+	json_decref(j);
+}
+
+static void a_row_that_was_skipped_says_why(void **state)
+{
+	json_t *j, *e;
+	char *t;
+
+	(void)state;
+	fill_in_capacity();
+	j = bench_json(run);
+	e = entry(j, 1);
+	assert_near(real(e, "resident_percent", NULL), 25);
+	assert_near(real(e, "space_bytes", NULL), 128 << 20);
+	assert_string_equal(json_string_value(json_object_get(e, "skipped")),
+	                    "it needs a space of 128 MiB: too much");
+	assert_true(json_is_null(json_object_get(e, "accesses_per_s")));
+	assert_true(json_is_null(json_object_get(e, "fault_us")));
+	json_decref(j);
+	t = text();
+	assert_non_null(strstr(t, "capacity: (node 0): resident=50%, "
+	                          "size=64 MiB, pages=16384"));
+	assert_non_null(strstr(t, "fault lat (usec): min=10.00"));
+	assert_non_null(strstr(t, "p99 2.00x that of a node with room"));
+	assert_non_null(strstr(t, "resident=25%, size=128 MiB: skipped: it "
+	                          "needs a space of 128 MiB: too much"));
+	free(t);
+}
+
 static void wrong_pages_are_named(void **state)
 {
 	json_t *j, *e;
@@ -404,6 +488,8 @@ int main(void)
 		REPORT_TEST(shared_has_no_local_figures),
 		REPORT_TEST(strides_gain_is_beside_random),
 		REPORT_TEST(text_has_the_ratio_beside_the_figure),
+		REPORT_TEST(capacity_has_an_entry_for_each_row),
+		REPORT_TEST(a_row_that_was_skipped_says_why),
 		REPORT_TEST(wrong_pages_are_named),
 		REPORT_TEST(hgrm_files_are_written_for_what_was_measured),
 		REPORT_TEST(a_nodes_command_line_is_read),
