@@ -15,7 +15,7 @@ import termios
 import pytest
 
 from cli_tools import BUILD, memspan
-from cluster import MIB, rig, wait_for  # noqa: F401
+from cluster import MIB, rig  # noqa: F401
 from guests import guest, guests, kernel, vm_command  # noqa: F401
 
 NO_CLUSTER = ["--run-dir", "/nonexistent"]

@@ -10,7 +10,7 @@ import signal
 import pytest
 
 from cluster import MIB, rig  # noqa: F401
-from guests import (faults, guest, guest_cluster, guests,  # noqa: F401
+from guests import (faults, guest_cluster, guests,  # noqa: F401
                     kernel, memtest, wait_for)
 
 

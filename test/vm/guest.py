@@ -13,6 +13,7 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -191,6 +192,15 @@ def read_result(directory, seconds, exit_status):
         exit_status=exit_status)
 
 
+def children(pid):
+    """Of a process that we started, and so is ours to look at."""
+    try:
+        with open('/proc/%d/task/%d/children' % (pid, pid)) as f:
+            return [int(word) for word in f.read().split()]
+    except OSError:
+        return []
+
+
 class Running:
     """
     A guest that runs, started by `command`: all of QEMU's command line, or of
@@ -230,7 +240,11 @@ class Running:
 
     def end(self):
         """Now, if it has not ended.  Its exit status is then -9."""
-        self.process.kill()  # nothing, if it has ended
+        if self.process.poll() is None:
+            # Not a program that waits for QEMU alone: QEMU would run on.
+            for pid in children(self.pid):
+                os.kill(pid, signal.SIGKILL)
+            self.process.kill()
         self.process.wait()
         return read_result(self.directory, time.monotonic() - self.began,
                            self.process.returncode)
