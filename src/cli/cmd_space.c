@@ -51,7 +51,7 @@ static const struct option options[] = {
 };
 
 #define BINDS_MAX    64u
-#define REPLICAS_MAX 8u
+#define REPLICAS_MAX 3u
 
 struct request {
 	struct cli cli;

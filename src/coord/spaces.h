@@ -32,7 +32,9 @@
 #define SPACE_NAME_MAX  63u
 #define SPACE_BYTES_MAX (1ull << 44)
 #define SPACES_MAX      4096u
-#define REPLICAS_MAX    8u
+/* As many as fit into a directory entry (core/dir_txn.h): a stored page costs
+ * its home nothing more. */
+#define REPLICAS_MAX    3u
 #define BIND_RANGES_MAX 8192u
 #define CHUNK_EXTENTS   64u
 #define EXTENT_BYTES    ((uint64_t)EXTENT_PAGES * PAGE_BYTES)

@@ -82,9 +82,11 @@ void frames_ours(struct shard *s, struct sspace *sp, struct page_entry *p)
 }
 
 /* A page that was not held is, or the other way round. */
-static void note_away(struct shard *s, struct sspace *sp, struct page_entry *p,
+static void note_away(struct shard *s, struct sspace *sp, gpn_t page,
                       const struct page_entry *was, enum page_event_kind why)
 {
+	struct page_entry *p = &sp->space->pages[page];
+
 	if (page_held(was) && page_held(p))
 		return;
 	if (was->away != 0)
@@ -125,11 +127,11 @@ static void note_policy(struct shard *s, struct sspace *sp, gpn_t page,
 			evict_touched(s->policy, evict_key(sp, page), &ep);
 		else
 			evict_back(s->policy, evict_key(sp, page), &ep);
-		evict_unstaged(s, was->frame);
+		leave_unstaged(s, was->frame);
 	} else if (!page_held(p) && page_held(was)) {
 		if (page_staged(was)) {
 			ep.stamp = s->staged[was->frame].stamp;
-			evict_unstaged(s, was->frame);
+			leave_unstaged(s, was->frame);
 		}
 		if (evict_where(&ep) != EVICT_NOWHERE)
 			evict_gone(s->policy, &ep);
@@ -167,7 +169,7 @@ int page_step(struct shard *s, struct sspace *sp, gpn_t page,
 	/* What is lost, or zeros again, is nowhere. */
 	if (page_held(&was) != page_held(p) || p->state == PAGE_LOST ||
 	    ev->kind == PAGE_DISCARDED)
-		note_away(s, sp, p, &was, ev->kind);
+		note_away(s, sp, page, &was, ev->kind);
 	if (resident(&was) != resident(p) || page_held(&was) != page_held(p))
 		note_policy(s, sp, page, &was);
 	return 0;
@@ -212,7 +214,7 @@ static void drop_extent(struct shard *s, struct sspace *sp, uint32_t extent)
 		struct evict_page ep = { .mark = p->mark };
 
 		if (page_staged(p)) {
-			evict_unstaged(s, p->frame);
+			leave_unstaged(s, p->frame);
 			frame_give(s->frames, p->frame);
 		}
 		if (evict_where(&ep) != EVICT_NOWHERE)

@@ -160,7 +160,7 @@ static void order(const struct step *t, node_id to, enum msg_type type,
 	    ((a->s | a->zero) >> (t->page - a->base) & 1) != 0) {
 		answers_flush(t->s);
 		a->on = true;
-		a->s = a->zero = a->refused = 0;
+		a->s = a->zero = a->refused = a->drop = a->stay = 0;
 	}
 	peer_recall(t->s, to, t->sp, &m);
 }

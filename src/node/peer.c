@@ -333,13 +333,13 @@ static int dispatch(struct shard *s, node_id from, uint8_t lane,
 		if (m->type == MSG_MOVED || m->type == MSG_AGAIN)
 			return on_void(s, sp, m);
 		if (m->type == MSG_STORED)
-			return evict_stored(s, from, sp, m);
+			return leave_stored(s, from, sp, m);
 		if (!from_home(s, sp, from, m->page))
 			return -EPROTO;
 		if (m->type == MSG_DISCARDED)
 			return holder_discarded(s, sp, m);
 		if (m->type == MSG_DROP)
-			return evict_answer(s, sp, m);
+			return leave_answer(s, sp, m);
 		return granted(s, from, lane, sp, m, page, net);
 	case MSG_CLASS_RECALL:
 		if (!from_home(s, sp, from, m->page))
@@ -459,6 +459,7 @@ static void on_acked(void *arg, node_id peer, uint8_t shard, uint64_t seq)
 
 	if (p == NULL)
 		return;
+	shard_gate(s);
 	shard_now_us(s);
 	unacked_acked(s, p, peer, seq);
 }
@@ -513,9 +514,12 @@ static void on_broken(void *arg, node_id peer, uint8_t shard, int why,
                       const char *text)
 {
 	struct shard *s = arg;
+	struct speer *p = peer_lane_of(s, peer, shard);
 	struct breach_letter *b;
 	char ends[160];
 
+	if (p != NULL)
+		p->over = true;
 	mark_connected(s, peer);
 	/*
 	 * Whoever is told that he broke a rule is of no use to that peer any
@@ -620,12 +624,13 @@ static void member_gone(struct shard *s, node_id id)
 	for (uint8_t i = 0; i < m->shards; i++)
 		tp_forget(s->tp, id, i);
 	m->lane = NULL;
+	s->n_peers--;
 	memory_fix(&s->node->memory, -lanes_bytes(s, m->shards));
 	mark_connected(s, id);
 	unacked_gone(s, id);
 	home_gone(s, id);
 	holder_unreachable(s, id);
-	evict_peer_gone(s, id);
+	leave_peer_gone(s, id);
 	for (uint8_t i = 0; i < m->shards; i++) {
 		unacked_lane_gone(s, &lane[i]);
 		lane_done(&lane[i]);
@@ -686,6 +691,7 @@ static void member_comes(struct shard *s, const struct member *v)
 	m->shards = v->shards;
 	m->incarnation = v->incarnation;
 	m->lane = lane;
+	s->n_peers++;
 	memory_fix(&s->node->memory, lanes_bytes(s, v->shards));
 	if (memory_budget(&s->node->memory) < s->node->memory.limit_pages / 4)
 		log_warn("buffers for peers take most of --memory, little is "

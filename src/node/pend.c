@@ -180,16 +180,19 @@ void park(struct shard *s, struct parking *k, uint32_t i)
 	k->n++;
 }
 
-void unpark_all(struct shard *s, struct parking *k)
+void unpark_some(struct shard *s, struct parking *k, uint32_t most)
 {
-	uint32_t i = k->head;
+	struct parking rest = *k, again;
 
-	/* Whoever must park again goes to a fresh list, so this ends. */
+	/* Whoever must park again goes to a fresh list, so this ends; and
+	 * behind those who were not touched, so each has its turn. */
 	*k = (struct parking){ 0 };
-	while (i != 0) {
+	while (rest.head != 0 && most-- > 0) {
+		uint32_t i = rest.head;
 		struct pend *p = &s->pend[i];
-		uint32_t next = p->parked;
 
+		rest.head = p->parked;
+		rest.n--;
 		p->is_parked = false;
 		if (p->space == NULL) {
 			p->next = s->free_pend;
@@ -199,8 +202,21 @@ void unpark_all(struct shard *s, struct parking *k)
 			touch_pend(s, i);
 			peer_drain(s);
 		}
-		i = next;
 	}
+	if (rest.head == 0)
+		return;
+	again = *k;
+	*k = rest;
+	if (again.head == 0)
+		return;
+	s->pend[k->tail].parked = again.head;
+	k->tail = again.tail;
+	k->n += again.n;
+}
+
+void unpark_all(struct shard *s, struct parking *k)
+{
+	unpark_some(s, k, PENDS_MAX);
 }
 
 void park_later(struct shard *s, uint32_t i)

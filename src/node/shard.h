@@ -9,7 +9,8 @@
  *	holder.c   takes grants and recalls, and carries core/page's actions out
  *	install.c  maps pages into clients
  *	frames.c   steps of core/page, and the frames that they need or free
- *	evict.c    takes pages out when memory is short, and sends them to peers
+ *	evict.c    takes pages from the clients when memory is short
+ *	leave.c    has those that nobody touches then held by peers, and go
  *	store.c    holds copies for peers that are short of memory
  *	peer.c     sends and receives
  *	unacked.c  what was sent and is not applied yet: FORGETs, reads granted
@@ -46,7 +47,7 @@
 #define GRANTED_SLOTS 1024u
 /* Extents that a shard can tell apart: 16 TiB. */
 #define SLOTS_MAX    (1u << 23)
-#define REPLICAS_MAX 8u /* of the coordinator's, too */
+#define REPLICAS_MAX 3u /* of the coordinator's, too */
 #define LOCALS_MAX   8192u
 #define FORGETS_MAX  8192u
 #define STREAMS      4u /* scans that one client's stripe is watched for */
@@ -185,8 +186,8 @@ struct store {
 	uint64_t held;
 };
 
-struct speer { /* one lane to a peer */
-	bool known;
+struct speer {     /* one lane to a peer */
+	bool over; /* its session has ended for good, the peer lives on */
 	uint8_t shard;
 	struct parking credit; /* touches that found no page credit */
 	uint32_t forget_head, forget_tail; /* grants not applied yet, by seq */
@@ -241,6 +242,7 @@ struct staged {
 	uint8_t tries; /* peers that refused, answers that were STAY */
 	uint8_t n_at;  /* peers that hold it */
 	node_id asked; /* STORING: whom */
+	nsec_t after;  /* LEAVES: not before */
 	node_id at[REPLICAS_MAX];
 };
 
@@ -294,6 +296,10 @@ struct shard {
 	uint32_t trim;      /* shared pages to let go, for a peer's sake */
 	nsec_t evict_after; /* nothing to be done before */
 	nsec_t evict_wait;  /* the last time that was waited */
+	uint64_t gone;      /* pages evicted since the start */
+	uint32_t put_back;  /* ... that could not go, in this turn */
+	bool stuck;         /* in this turn: nothing can be staged in place of
+	                       what must come back */
 	struct loop_timer evict_timer;
 	nsec_t nudge_after;  /* others are not told again before */
 	struct mail nudge;   /* from another shard: memory is short */
@@ -318,6 +324,7 @@ struct shard {
 
 	struct smember *member; /* NODES_MAX */
 	node_id n_members;      /* one more than the highest that we heard of */
+	uint32_t n_peers;       /* that live, as far as we have heard */
 	uint32_t epoch;
 	struct forget *forget; /* from 1 */
 	uint32_t free_forget;
@@ -361,7 +368,9 @@ uint64_t pend_resolve(struct shard *s, struct sspace *sp, gpn_t page,
                       enum local_class class);
 void pend_drop_client(struct shard *s, struct sspace *sp, uint8_t slot);
 void park(struct shard *s, struct parking *p, uint32_t i);
-/* Touch all that are parked there once more. */
+/* Touch up to `most` of those that are parked there once more. */
+void unpark_some(struct shard *s, struct parking *p, uint32_t most);
+/* All of them. */
 void unpark_all(struct shard *s, struct parking *p);
 void park_later(struct shard *s, uint32_t i);
 
@@ -400,22 +409,37 @@ int evict_start(struct shard *s, struct errmsg *em);
 void evict_stop(struct shard *s);
 /* At the end of a turn: make room if memory is short. */
 void evict_turn(struct shard *s);
-/* DROP */
-int evict_answer(struct shard *s, struct sspace *sp, const struct msg *m);
-/* STORED */
-int evict_stored(struct shard *s, node_id from, struct sspace *sp,
-                 const struct msg *m);
-/* A peer is gone: it will store nothing. */
-void evict_peer_gone(struct shard *s, node_id peer);
-/* The page was touched, or recalled, while it was staged: its frame is free,
- * or frozen. */
-void evict_unstaged(struct shard *s, uint32_t frame);
 /* A peer was refused for want of room: let shared pages go for it. */
 void evict_trim(struct shard *s);
+/*
+ * Take a frame of the limit for a page that must come back; if there is none,
+ * by staging another one.  False: there is none to be had.
+ */
+bool evict_for_back(struct shard *s);
 /* Give the space's extents numbers; -ENOSPC. */
 int evict_slots(struct shard *s, struct sspace *sp);
 /* The key by which core/evict knows a page. */
 uint32_t evict_key(const struct sspace *sp, gpn_t page);
+
+/* leave.c */
+/* The turn of the page in `frame` has come. */
+void leave_add(struct shard *s, uint32_t frame);
+/* Send what can be sent for those whose turn has come. */
+void leave_turn(struct shard *s);
+/* DROP */
+int leave_answer(struct shard *s, struct sspace *sp, const struct msg *m);
+/* STORED */
+int leave_stored(struct shard *s, node_id from, struct sspace *sp,
+                 const struct msg *m);
+/* A peer is gone: it will store nothing. */
+void leave_peer_gone(struct shard *s, node_id peer);
+/* The page was touched, recalled, or has gone: `frame` is free, or frozen. */
+void leave_unstaged(struct shard *s, uint32_t frame);
+/* How many others are to hold a page of the space before it goes. */
+uint8_t leave_need(const struct sspace *sp);
+/* Can the page's home be asked, and will it know of it? */
+bool leave_home_knows(const struct shard *s, const struct sspace *sp,
+                      gpn_t page);
 
 /* store.c */
 int store_request(struct shard *s, node_id from, uint8_t lane,

@@ -125,11 +125,16 @@ void unacked_forget_later(struct shard *s, node_id to, struct sspace *sp,
 
 /* --- reads granted ------------------------------------------------------ */
 
-static uint16_t *unapplied(struct speer *p, space_id space, gpn_t page)
+static uint32_t slot_of(space_id space, gpn_t page)
 {
 	uint64_t h = (page ^ (uint64_t)space << 40) * 0x9e3779b97f4a7c15ull;
 
-	return &p->unapplied[(h >> 48) % GRANTED_SLOTS];
+	return (uint32_t)(h >> 48) % GRANTED_SLOTS;
+}
+
+static uint16_t *unapplied(struct speer *p, space_id space, gpn_t page)
+{
+	return &p->unapplied[slot_of(space, page)];
 }
 
 void unacked_granted(struct shard *s, node_id to, struct sspace *sp, gpn_t page,
@@ -159,9 +164,12 @@ void unacked_only(struct shard *s, struct sspace *sp, gpn_t page,
 
 	NODESET_FOREACH(n, &all)
 	{
-		struct speer *p = peer_of_page(s, sp, n, page);
+		const struct speer *p = peer_of_page(s, sp, n, page);
 
-		if (p == NULL || *unapplied(p, sp->space->id, page) == 0)
+		/* What was granted when the session was over never left. */
+		if (n == s->node->id ||
+		    (p != NULL && !p->over &&
+		     p->unapplied[slot_of(sp->space->id, page)] == 0))
 			nodeset_remove(set, n);
 	}
 }

@@ -93,7 +93,7 @@ WRONG = {
               ["create", "a/b", "--size", "4K"],
               ["create", "x" * 64, "--size", "4K"],
               ["create", "x", "--size", "4M", "--replicas", "0"],
-              ["create", "x", "--size", "4M", "--replicas", "9"],
+              ["create", "x", "--size", "4M", "--replicas", "4"],
               ["create", "x", "--size", "4M", "--bind", ""],
               ["create", "x", "--size", "4M", "--bind", "1M-2M=0"],
               ["create", "x", "--size", "4M", "--bind", "2M=0"],

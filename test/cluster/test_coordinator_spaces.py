@@ -75,7 +75,7 @@ def test_a_node_that_does_not_answer_delays_a_space_by_two_seconds(coordinator):
     ({"name": "x" * 64}, "name"), ({"name": "a/b"}, "name"),
     ({"size_bytes": 0}, "4096"), ({"size_bytes": 4097}, "multiple of 4096"),
     ({"size_bytes": (1 << 44) + 4096}, "from 0 to"),
-    ({"replicas": 0}, "from 1 to 8"), ({"replicas": 9}, "from 0 to 8"),
+    ({"replicas": 0}, "from 1 to 3"), ({"replicas": 4}, "from 0 to 3"),
     ({"replicas": 1.5}, "integer"), ({"bind": "nobody"}, "not there"),
     ({"bind": 7}, "not there"), ({"bind": True}, "must be null"),
     ({"bind": []}, "1 to 8192"), ({"bind": {}}, "must be null"),
