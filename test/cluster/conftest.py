@@ -338,20 +338,6 @@ class Node:
 # --- fixtures ------------------------------------------------------------------
 
 
-def pytest_configure(config):
-    config.addinivalue_line(
-        "markers", "eviction: needs a node that moves cold pages to others")
-
-
-def pytest_collection_modifyitems(config, items):
-    """Until nodes evict, what needs it runs only if asked for: -m eviction."""
-    if config.getoption("-m"):
-        return
-    left = [i for i in items if i.get_closest_marker("eviction")]
-    config.hook.pytest_deselected(items=left)
-    items[:] = [i for i in items if i not in left]
-
-
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
     """Fixtures see in item.failed whether their test failed."""
