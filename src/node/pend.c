@@ -145,6 +145,32 @@ uint64_t pend_resolve(struct shard *s, struct sspace *sp, gpn_t page,
 	return slots;
 }
 
+/*
+ * Who has gone waits no more.  On other lists the empty records are met soon;
+ * but a frame may not come for as long as the cluster is full, and till then
+ * they would be counted, and looked for one for.
+ */
+static void park_purge(struct shard *s, struct parking *k)
+{
+	uint32_t i = k->head;
+
+	*k = (struct parking){ 0 };
+	while (i != 0) {
+		struct pend *p = &s->pend[i];
+		uint32_t next = p->parked;
+
+		p->is_parked = false;
+		if (p->space == NULL) {
+			p->next = s->free_pend;
+			s->free_pend = i;
+			s->n_free_pend++;
+		} else {
+			park(s, k, i);
+		}
+		i = next;
+	}
+}
+
 void pend_drop_client(struct shard *s, struct sspace *sp, uint8_t slot)
 {
 	for (uint32_t b = 0; b < PEND_BUCKETS; b++) {
@@ -162,6 +188,7 @@ void pend_drop_client(struct shard *s, struct sspace *sp, uint8_t slot)
 			pend_free(s, i);
 		}
 	}
+	park_purge(s, &s->no_frame);
 }
 
 void park(struct shard *s, struct parking *k, uint32_t i)
