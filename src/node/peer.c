@@ -375,8 +375,11 @@ void peer_drain(struct shard *s)
 				break;
 		}
 		e = s->local[s->local_first];
-		s->local_first = (s->local_first + 1) % LOCALS_MAX;
 		s->local_n--;
+		/* Begin anew where it was begun before: the ring is megabytes,
+		 * of which a few entries are ever in use. */
+		s->local_first =
+			s->local_n == 0 ? 0 : (s->local_first + 1) % LOCALS_MAX;
 		r = dispatch(s, s->node->id, s->index, &e.m,
 		             e.page[0] == NULL ? NULL : e.page, e.net);
 		assert(r == 0); /* we keep our own rules */

@@ -3,9 +3,9 @@
  * usage: gauge PID ...
  *
  * Looks every 10 ms at what nodes keep of memory, and remembers the most: the
- * blocks of a process's memfds, each once, and with them its RssAnon.  (Its RSS
- * would count the pages of a memfd that it maps a second time; it is there to
- * be shown beside.)
+ * blocks of a process's memfds, each once, also of those that it only maps; and
+ * with them its RssAnon.  (Its RSS would count the pages of a memfd that it maps
+ * a second time; it is there to be shown beside.)
  *
  * On "begin" it begins anew, with the memfds that there are then, and says
  * "begun"; on "end" it says "SAMPLES MEMFDS TOGETHER RSS", in bytes, for each
@@ -27,53 +27,74 @@
 
 #define EVERY_NS      10000000u
 #define PROCESSES_MAX 16
-#define FDS_MAX       1024
+#define MEMFDS_MAX    1024
 #define OURS          "/memfd:memspan-"
+
+struct memfd {
+	char path[64]; /* through which it can be looked at */
+	uint64_t inode;
+};
 
 struct process {
 	const char *pid;
-	char fd[FDS_MAX][16]; /* its memfds */
-	int fds;
-	uint64_t samples, memfds, together, rss; /* the most of each */
+	struct memfd memfd[MEMFDS_MAX];
+	int memfds;
+	uint64_t samples, blocks, together, rss; /* the most of each */
 };
 
+static void add_memfd(struct process *p, const char *path)
+{
+	char target[256];
+	struct stat st;
+	ssize_t n = readlink(path, target, sizeof(target) - 1);
+
+	if (n < 0)
+		return;
+	target[n] = '\0';
+	if (strncmp(target, OURS, strlen(OURS)) != 0 || stat(path, &st) < 0)
+		return;
+	for (int i = 0; i < p->memfds; i++)
+		if (p->memfd[i].inode == st.st_ino)
+			return;
+	if (p->memfds == MEMFDS_MAX)
+		tool_die("more than %d memfds", MEMFDS_MAX);
+	p->memfd[p->memfds].inode = st.st_ino;
+	snprintf(p->memfd[p->memfds++].path, sizeof(p->memfd[0].path), "%s",
+	         path);
+}
+
+/* Those that are open, and those that are only mapped. */
 static void find_memfds(struct process *p)
 {
-	char path[64], fd_path[64 + 256], target[256];
-	const struct dirent *e;
-	DIR *dir;
+	static const char *const where[] = { "fd", "map_files" };
 
-	p->fds = 0;
-	snprintf(path, sizeof(path), "/proc/%s/fd", p->pid);
-	dir = opendir(path);
-	while (dir && (e = readdir(dir)) != NULL && p->fds < FDS_MAX) {
-		ssize_t n;
+	p->memfds = 0;
+	for (int i = 0; i < 2; i++) {
+		char dir_path[32], path[64];
+		const struct dirent *e;
+		DIR *dir;
 
-		snprintf(fd_path, sizeof(fd_path), "%s/%s", path, e->d_name);
-		n = readlink(fd_path, target, sizeof(target) - 1);
-		if (n < 0)
-			continue;
-		target[n] = '\0';
-		if (strncmp(target, OURS, strlen(OURS)) == 0)
-			snprintf(p->fd[p->fds++], sizeof(p->fd[0]), "%.15s",
+		snprintf(dir_path, sizeof(dir_path), "/proc/%.10s/%s", p->pid,
+		         where[i]);
+		dir = opendir(dir_path);
+		while (dir && (e = readdir(dir)) != NULL) {
+			snprintf(path, sizeof(path), "%s/%.30s", dir_path,
 			         e->d_name);
+			add_memfd(p, path);
+		}
+		if (dir)
+			closedir(dir);
 	}
-	if (dir)
-		closedir(dir);
 }
 
 static uint64_t memfd_bytes(const struct process *p)
 {
 	uint64_t sum = 0;
-	char path[64];
 	struct stat st;
 
-	for (int i = 0; i < p->fds; i++) {
-		snprintf(path, sizeof(path), "/proc/%s/fd/%s", p->pid,
-		         p->fd[i]);
-		if (stat(path, &st) == 0)
+	for (int i = 0; i < p->memfds; i++)
+		if (stat(p->memfd[i].path, &st) == 0)
 			sum += (uint64_t)st.st_blocks * 512;
-	}
 	return sum;
 }
 
@@ -106,7 +127,7 @@ static void sample(struct process *p)
 	fclose(f);
 	text[n] = '\0';
 	p->samples++;
-	most(&p->memfds, memfds);
+	most(&p->blocks, memfds);
 	most(&p->together, memfds + status_bytes(text, "\nRssAnon:"));
 	most(&p->rss, status_bytes(text, "\nVmRSS:"));
 }
@@ -114,7 +135,7 @@ static void sample(struct process *p)
 static void begin(struct process *p)
 {
 	find_memfds(p);
-	p->samples = p->memfds = p->together = p->rss = 0;
+	p->samples = p->blocks = p->together = p->rss = 0;
 }
 
 static void report(const struct process *p, int n)
@@ -126,7 +147,7 @@ static void report(const struct process *p, int n)
 		at += snprintf(line + at, sizeof(line) - (size_t)at,
 		               "%" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64
 		               " ",
-		               p[i].samples, p[i].memfds, p[i].together,
+		               p[i].samples, p[i].blocks, p[i].together,
 		               p[i].rss);
 	tool_say("%s", line);
 }
