@@ -100,6 +100,16 @@ static void do_poke(const struct order *o)
 	tool_say("%s ok", o->tag);
 }
 
+/* Write each page, and change nothing: it exists, and is ours. */
+static void do_touch(const struct order *o)
+{
+	uint64_t first = arg(o, 1), n = arg(o, 2);
+
+	for (uint64_t p = first; p < first + n; p++)
+		atomic_fetch_or(page_at(p), 0);
+	tool_say("%s ok", o->tag);
+}
+
 /* --- pages that may be lost -------------------------------------------- */
 
 static __thread sigjmp_buf out_of_bus;
@@ -234,7 +244,7 @@ static const struct {
 	{ "read", 4, do_read },       { "write", 4, do_write },
 	{ "discard", 3, do_discard }, { "prefetch", 3, do_prefetch },
 	{ "attach", 3, do_attach },   { "detach", 1, do_detach },
-	{ "loop", 5, do_loop },
+	{ "loop", 5, do_loop },       { "touch", 3, do_touch },
 };
 
 static void obey(const struct order *o)
