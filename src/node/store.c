@@ -121,8 +121,9 @@ int store_request(struct shard *s, node_id from, uint8_t lane,
 	if (p == NULL)
 		return -EPROTO; /* nobody stores at himself */
 	home = (node_id)(m->arg & 0xffff);
-	if (pl->extent[extent_of(m->page)].home == 0 && home < NODES_MAX &&
-	    home != s->node->id)
+	/* For a home that never comes our clients would wait for ever. */
+	if (pl->extent[extent_of(m->page)].home == 0 && home != s->node->id &&
+	    peer_alive(s, home))
 		place_told(pl, extent_of(m->page), home, true,
 		           (uint32_t)(m->arg >> 16));
 	home = home_of(s, sp, m->page, (uint32_t)__builtin_popcountll(m->mask));

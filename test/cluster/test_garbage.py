@@ -24,6 +24,9 @@ PAGES = EXTENT // PAGE
 GET_S, GET_X, DISCARD = 8, 9, 10
 GRANT_S, GRANT_X, GRANT_ZERO, UPGRADE, LOST, DISCARDED, MOVED = range(16, 23)
 RECALL_S, RECALL_X, INVAL = 32, 33, 34
+EVICT, DROP, STORE, STORED = 56, 58, 59, 60
+AGAIN = 23
+F_STORE, F_MORE = 32, 64
 
 
 def descriptors(node):
@@ -162,9 +165,9 @@ class Liar:
         return link
 
 
-def message(type, page=0, mask=1, arg=0, space=1, payload=b""):
+def message(type, page=0, mask=1, arg=0, space=1, payload=b"", flags=0):
     return wire.Message(type, space=space, page=page, mask=mask, arg=arg,
-                        payload=payload)
+                        payload=payload, flags=flags)
 
 
 LIES = {
@@ -183,6 +186,27 @@ LIES = {
     "bytes that a question has not": lambda: message(GET_S, payload=b"x"),
     "recalls what is not its own": lambda: message(RECALL_X, page=0, arg=0),
     "invalidates what is not its own": lambda: message(INVAL, page=PAGES - 8),
+    "holds what it was not given": lambda: message(STORED),
+    "will not hold what it was not given":
+        lambda: message(STORED, mask=0, arg=1),
+    "lets go what is not its own": lambda: message(DROP),
+    "keeps what nobody wants to be rid of":
+        lambda: message(DROP, mask=0, arg=1),
+    "is to be rid of what it has not": lambda: message(EVICT),
+    "is to be rid of nothing": lambda: message(EVICT, mask=0),
+    "gives away what is beyond the space":
+        lambda: message(STORE, page=1 << 30),
+    "gives away nothing": lambda: message(STORE, mask=0),
+    "gives away across extents":
+        lambda: message(STORE, page=PAGES - 1, mask=3),
+    "gives away what a node has that is none":
+        lambda: message(STORE, arg=5000),
+    "gives away with bytes": lambda: message(STORE, payload=b"x" * PAGE),
+    "writes what it is to hold for others":
+        lambda: message(GET_X, flags=F_STORE),
+    "grants to read, and more, what nobody asked":
+        lambda: message(GRANT_S, flags=F_MORE, payload=b"x" * PAGE),
+    "grants zeros, and more": lambda: message(GRANT_ZERO, flags=F_MORE),
 }
 
 
@@ -217,6 +241,91 @@ def test_a_member_that_breaks_the_rules_is_cut_off_alone(rig):
     for client in h:
         client.stop()
     c.exact(p[0], PAGES, 8)
+
+
+def is_cut_off(link):
+    with pytest.raises(wire.Closed):
+        while True:
+            link.recv(10)
+    link.close()
+
+
+def test_what_a_member_may_ask_in_vain_is_answered(rig):
+    """Spaces come and go, and pages move: a copy then stays where it is."""
+    c = rig()
+    c.space("s", 8 * MIB, bind="interleave")
+    p = c.puppet(0, "s")
+    p.fill(0, 8, 3)          # home n0, held there
+    p.fill(PAGES, 8, 4)      # home n1, held by n0
+    link = wait_dial(Liar(c), c.nodes[0])
+
+    def answer(type, *args, **kwargs):
+        link.send(message(*args, **kwargs))
+        m = link.recv_type(type)
+        return m.mask, m.arg
+
+    assert answer(STORED, STORE, space=99, mask=5) == (0, 5)
+    assert answer(DROP, EVICT, space=99, mask=5) == (0, 5)
+    assert answer(DROP, EVICT, page=PAGES, mask=9) == (0, 9)
+    assert answer(STORED, STORE, page=PAGES, mask=9, arg=1) == (9, 0)
+    # Homed nowhere, at itself, or at who is not there: as if nothing was said.
+    for k, home in enumerate((wire.NODE_NONE, c.nodes[0].id, 1000)):
+        c.space(f"t{k}", 2 * MIB, bind="n1")
+        assert answer(STORED, STORE, space=2 + k, arg=home) == (0, 1)
+        q = [c.puppet(n, f"t{k}") for n in (0, 1)]
+        q[0].fill(0, 8, 5)
+        q[1].check(0, 8, 5)
+    # A copy to hold for others, which it then wants to be rid of: once.
+    link.send(message(GET_S, flags=F_STORE))
+    assert len(link.recv_type(GRANT_S).payload) == PAGE
+    assert answer(DROP, EVICT) == (1, 0)
+    link.send(message(EVICT))
+    is_cut_off(link)
+    p.check(0, 8, 3)
+    c.puppet(1, "s").check(PAGES, 8, 4)
+
+
+HOME_LIES = {
+    "more, to who reads": ("peek 0", GET_S, [(GRANT_S, F_MORE, PAGE)]),
+    "more, and the same again":
+        ("poke 0 1", GET_X, [(GRANT_S, F_MORE, PAGE)] * 2),
+    "to read, to who writes": ("poke 0 1", GET_X, [(GRANT_S, 0, PAGE)]),
+    "an upgrade of nothing": ("poke 0 1", GET_X, [(UPGRADE, 0, 0)]),
+    "it may go, to who asks for it": ("peek 0", GET_S, [(DROP, 0, 0)]),
+    "it is stored, to who asks for it":
+        ("poke 0 1", GET_X, [(GRANT_S, F_MORE, PAGE), (DROP, 0, 0)]),
+}
+
+
+def test_a_home_that_breaks_the_rules_is_cut_off_alone(rig):
+    c = rig(lease=1000)
+    c.space("good", 8 * MIB, bind="interleave")
+    h = [c.hammer(n, "good", PAGES - 8, 16).go() for n in (0, 1)]
+    for k, (lie, (order, asked, answers)) in enumerate(HOME_LIES.items()):
+        liar = Liar(c, f"liar{k}")
+        name = f"s{k}"
+        id = c.space(name, 2 * MIB, bind=f"liar{k}")["id"]
+        liar.fake.claim(id, 0, 1)
+        link = wait_dial(liar, c.nodes[0])
+        p = c.puppet(0, name)
+        p.start("t", order)
+        link.recv_type(asked)
+        for type, flags, size in answers:
+            link.send(message(type, space=id, flags=flags,
+                              payload=b"x" * size))
+        try:
+            is_cut_off(link)
+        except socket.timeout:
+            raise AssertionError(f"who says {lie} is not cut off") from None
+        # Nothing of what it said is read; who waits ends when it is dead.
+        liar.fake.close()
+        c.coordinator.wait_state(f"liar{k}", "dead")
+        assert p.wait(30) == -signal.SIGBUS
+        assert p.lines.get(timeout=1) is None
+    for client in h:
+        client.progress(100)
+        client.stop()
+    c.exact(c.puppet(1, "good"), PAGES - 8)
 
 
 def wait_dial(liar, node):

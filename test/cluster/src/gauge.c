@@ -4,8 +4,8 @@
  *
  * Looks every 10 ms at what nodes keep of memory, and remembers the most: the
  * blocks of a process's memfds, each once, also of those that it only maps; and
- * with them its RssAnon.  (Its RSS would count the pages of a memfd that it maps
- * a second time; it is there to be shown beside.)
+ * with them its RssAnon.  (Its RSS would count the pages of a memfd that it
+ * maps a second time; it is there to be shown beside.)
  *
  * On "begin" it begins anew, with the memfds that there are then, and says
  * "begun"; on "end" it says "SAMPLES MEMFDS TOGETHER RSS", in bytes, for each
