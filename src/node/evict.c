@@ -23,11 +23,11 @@
 
 #include "node/shard.h"
 
-#define STAGE_BATCH  32u  /* pages a turn */
-#define LOOKS_MAX    256u /* at pages that cannot go, a turn */
+#define STAGE_BATCH  32u   /* pages a turn */
+#define STAGE_LEAST  16u   /* so many while there is no haste */
+#define LOOKS_MAX    256u  /* at pages that cannot go, a turn */
+#define SEARCH_LOOKS 4096u /* the same, while only shared ones may */
 #define LEAVE_BATCH  32u
-#define CREDITS_LEFT (TP_PAGE_CREDITS / 2) /* for faults */
-#define TIGHT_NS     (100 * NSEC_PER_MSEC)
 #define RETRY_NS     (1 * NSEC_PER_MSEC) /* doubled while nothing goes */
 #define RETRY_NS_MAX (2 * NSEC_PER_SEC)
 #define TRIM_PAGES   64u
@@ -186,11 +186,6 @@ static void stage_carry_out(struct shard *s, const struct batch *b)
 	}
 }
 
-static bool tight(const struct shard *s)
-{
-	return loop_now(s->loop) < s->tight_until;
-}
-
 /*
  * May the page be chosen?  When nobody has room only shared ones may; without
  * its home, or as many peers as are to hold it, none: it would only be in the
@@ -204,7 +199,7 @@ static bool eligible(const struct shard *s, const struct sspace *sp, gpn_t page,
 	if (!page_held(p) || page_asked(p) || !leave_home_knows(s, sp, page) ||
 	    s->n_peers < leave_need(sp))
 		return false;
-	return p->state == PAGE_S || (!shared_only && !tight(s));
+	return p->state == PAGE_S || !shared_only;
 }
 
 /* Up to `most` pages, as long as more than `spare` frames are free. */
@@ -212,15 +207,17 @@ static uint32_t stage(struct shard *s, uint32_t most, uint32_t spare,
                       bool shared_only)
 {
 	struct batch b = { .n = 0 };
-	uint32_t key, looks = 0;
+	uint32_t key, looks = 0, looks_max;
 
+	shared_only = shared_only || leave_tight(s);
+	looks_max = shared_only ? SEARCH_LOOKS : LOOKS_MAX;
 	most = (uint32_t)min_u64(most, STAGE_BATCH);
 	/* A round goes on in the next turn: or, where most pages cannot go,
-	 * those behind the first LOOKS_MAX would never be looked at. */
+	 * those behind the first that a turn looks at would never be. */
 	if (s->round_over)
 		evict_round(s->policy);
 	s->round_over = false;
-	while (b.n < most && looks++ < LOOKS_MAX &&
+	while (b.n < most && looks++ < looks_max &&
 	       frame_free_count(s->frames) > spare) {
 		gpn_t page = 0;
 		struct sspace *sp;
@@ -252,7 +249,7 @@ static uint32_t stage(struct shard *s, uint32_t most, uint32_t spare,
 		}
 		p->mark = ep.mark & (EVICT_MARKS - 1);
 	}
-	s->looks_spent = looks > LOOKS_MAX;
+	s->looks_spent = looks > looks_max;
 	stage_carry_out(s, &b);
 	return b.n;
 }
@@ -317,7 +314,6 @@ void evict_trim(struct shard *s)
 static void feed(struct shard *s)
 {
 	struct memory *m = &s->node->memory;
-
 	uint64_t used = memory_used(m), budget = memory_budget(m);
 
 	if (s->no_frame.n > 0 && used < budget) {
@@ -333,13 +329,31 @@ static void feed(struct shard *s)
 	s->told_waiting = s->no_frame.n;
 }
 
+/*
+ * Pages to be staged in one turn: few, for a fault that comes meanwhile waits
+ * until they are staged and sent, but more where faults take frames faster.
+ */
+static uint32_t batch_of(const struct shard *s, uint64_t excess)
+{
+	uint64_t used = memory_used(&s->node->memory);
+	uint64_t high = memory_high(&s->node->memory);
+	uint64_t over = used > high ? used - high : 0;
+
+	if (excess == 0)
+		return (uint32_t)min_u64(s->trim, STAGE_BATCH);
+	return (uint32_t)min_u64(excess, min_u64(max_u64(over, STAGE_LEAST),
+	                                         STAGE_BATCH));
+}
+
 /* Stage what memory lacks; returns how many pages were. */
 static uint32_t make_room(struct shard *s, uint64_t excess)
 {
-	uint32_t n = (uint32_t)min_u64(max_u64(excess, s->trim), STAGE_BATCH);
-	uint32_t done = stage(s, n, s->n_frames / 4, excess == 0);
+	uint32_t done =
+		stage(s, batch_of(s, excess), s->n_frames / 4, excess == 0);
 	uint32_t rests = evict_count(s->policy, EVICT_STAGING);
 
+	if (excess > 0 && done == 0 && leave_tight(s))
+		leave_refused(s);
 	if (excess == 0) {
 		send_oldest(s, done, true);
 		s->trim -= (uint32_t)min_u64(s->trim, max_u64(done, 8));
@@ -347,7 +361,7 @@ static uint32_t make_room(struct shard *s, uint64_t excess)
 		send_oldest(s,
 		            (uint32_t)min_u64(rests - s->staged_max / 2,
 		                              LEAVE_BATCH),
-		            tight(s));
+		            leave_tight(s));
 	}
 	return done;
 }

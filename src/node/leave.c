@@ -110,6 +110,35 @@ static bool holds_it(const struct staged *t, node_id n)
 	return false;
 }
 
+/* What a peer is worth to us: none, if it has not room for a batch or so. */
+static uint64_t room_of(const struct shard *s, node_id n)
+{
+	if (n == s->node->id || !peer_alive(s, n))
+		return 0;
+	return atomic_load_explicit(&s->node->peer_room[n],
+	                            memory_order_relaxed) >>
+	       4;
+}
+
+bool leave_tight(const struct shard *s)
+{
+	if (loop_now(s->loop) < s->tight_until)
+		return true;
+	if (s->no_frame.n > 0 || atomic_load_explicit(&s->node->memory.waiting,
+	                                              memory_order_relaxed) > 0)
+		return false;
+	for (node_id n = 0; n < s->n_members; n++)
+		if (room_of(s, n) > 0)
+			return false;
+	return true;
+}
+
+void leave_refused(struct shard *s)
+{
+	(void)atomic_fetch_add_explicit(&s->node->memory.refused, 1,
+	                                memory_order_relaxed);
+}
+
 /*
  * Who is to hold the page?  One of those with room, the likelier the more; its
  * home before others, for then the bytes travel once.
@@ -124,13 +153,11 @@ static node_id choose_peer(struct shard *s, const struct staged *t,
 			return NODE_NONE;
 		pick = pass == 1 ? prng_below(&s->random, (uint32_t)sum) : 0;
 		for (node_id n = 0; n < s->n_members; n++) {
-			uint64_t room = atomic_load_explicit(
-				&s->node->peer_room[n], memory_order_relaxed);
+			uint64_t room = room_of(s, n);
 
-			if (n == s->node->id || !peer_alive(s, n) ||
-			    holds_it(t, n))
+			if (holds_it(t, n))
 				continue;
-			room = (room >> 4) * (n == home ? 4 : 1);
+			room *= n == home ? 4 : 1;
 			if (pass == 0)
 				sum += room;
 			else if (pick < room)
@@ -234,8 +261,7 @@ static bool leave_one(struct shard *s, struct order *o, uint32_t frame)
 	to = choose_peer(s, t, home);
 	if (to == NODE_NONE) {
 		s->tight_until = loop_now(s->loop) + TIGHT_NS;
-		(void)atomic_fetch_add_explicit(&s->node->memory.refused, 1,
-		                                memory_order_relaxed);
+		leave_refused(s);
 		put_back(s, frame);
 		return true;
 	}

@@ -426,6 +426,16 @@ uint32_t evict_key(const struct sspace *sp, gpn_t page);
 void leave_add(struct shard *s, uint32_t frame);
 /* Send what can be sent for those whose turn has come. */
 void leave_turn(struct shard *s);
+/*
+ * Is it of no use to offer pages that nobody else holds?  Those that nobody
+ * takes have to go back, and that over and over would keep a full cluster
+ * awake.  But while somebody waits it is tried again and again: what the peers
+ * have is known a moment late, and a page that rests in its frame has made
+ * room, too.
+ */
+bool leave_tight(const struct shard *s);
+/* Nobody has room: the operator is told. */
+void leave_refused(struct shard *s);
 /* DROP */
 int leave_answer(struct shard *s, struct sspace *sp, const struct msg *m);
 /* STORED */
