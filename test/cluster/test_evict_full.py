@@ -43,7 +43,7 @@ def test_spaces_that_just_fit_are_written_and_read_by_all(rig, shards):
         for client in r:
             client.go()
         for client in r:
-            client.progress(pages_of(size) // 4, 120)
+            client.progress(pages_of(size) // 8, 120)
         writes = [client.stop() for client in r]
     sums = [sum(writes[:2])] * 2 + [sum(writes[2:])] * 2
     for i in (0, 2, 1):
