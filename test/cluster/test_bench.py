@@ -92,7 +92,7 @@ def three():
 def nothing_is_left(request):
     """No space, no process of the crew, whatever a test did."""
     yield
-    for name in {"two", "three", "small"} & set(request.fixturenames):
+    for name in {"two", "three", "small", "full"} & set(request.fixturenames):
         c = request.getfixturevalue(name)
         assert [s["name"] for s in c.spaces()] == []
     assert crew() == []
@@ -292,6 +292,13 @@ def small():
     c.close()
 
 
+@pytest.fixture(scope="module")
+def full():
+    c = cluster_of(2, memory="64M")
+    yield c
+    c.close()
+
+
 def remote_reads(c):
     """What the first node says: it is at most a renewal old."""
     node = json.loads(c.must("status", "--json"))["nodes"][0]
@@ -331,6 +338,17 @@ def test_more_memory_than_a_node_has(small):
     # Pages did travel: the node counted them too.
     faults = much["remote_faults"] + half["remote_faults"]
     wait_for(lambda: remote_reads(small) - before >= faults)
+
+
+def test_a_full_cluster_still_swaps(full):
+    """Two nodes, and as much as both can hold: no peer ever has room to spare,
+    but pages that both have can go.  If they are not found, those that nobody
+    else has are staged in vain, and each comes back as a refault."""
+    rows = by_name(full.bench("--pattern", "capacity"))["capacity"]
+    half = rows[2]
+    assert half["skipped"] is None
+    assert half["remote_miss_ratio"] > 0.30
+    assert half["refaults"] < 0.1 * half["accesses"]
 
 
 def test_a_size_is_one_row_of_capacity(small):
