@@ -393,6 +393,9 @@ void evict_turn(struct shard *s)
 	if (excess == 0 && s->leaving_n == 0 && s->no_frame.n == 0 &&
 	    s->told_waiting == 0 && s->trim == 0)
 		return;
+	/* Nothing went a while ago; but somebody waits who did not then. */
+	if (s->no_frame.n > s->told_waiting)
+		s->evict_after = 0;
 	if (loop_now(s->loop) < s->evict_after) {
 		feed(s);
 		return;
