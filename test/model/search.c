@@ -44,6 +44,7 @@ static const struct setup setups[] = {
 	{ "three-evict-death", 3, 1, 0,
 	  WITH_EVICT | WITH_SLOW_FORGET | WITH_DEATH },
 	{ "three-evict-discard", 3, 1, 1, WITH_EVICT },
+	{ "three-evict-ahead", 3, 1, 0, WITH_EVICT | WITH_PREFETCH },
 	{ "three-replicas", 3, 1, 0,
 	  WITH_EVICT | WITH_REPLICAS | WITH_KEEP | WITH_DEATH },
 };
