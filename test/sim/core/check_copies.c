@@ -15,8 +15,10 @@ static bool has_copy(const struct sim *s, const struct node *n, gpn_t page)
 	if (n->mem.present[page])
 		return n->mem.bytes[page] == s->truth[page].value;
 	for (uint32_t f = 1; f <= n->frames; f++)
-		if (n->frame_home[f] == NODE_STAGED && n->frame_page[f] == page)
-			return n->frame[f] == s->truth[page].value;
+		if (n->frame_home[f] == NODE_STAGED &&
+		    n->frame_page[f] == page &&
+		    n->frame[f] == s->truth[page].value)
+			return true;
 	return false;
 }
 
