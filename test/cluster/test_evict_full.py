@@ -97,7 +97,9 @@ def test_too_much_waits_until_a_space_goes(rig):
     with Gauge(c, c.nodes, samples=10):
         assert "MEMORY_FULL" in codes(c)
         assert q.end() == 0
-        c.coordinator.delete("/v1/spaces/other")
+        # The node has to notice first that its client has gone.
+        wait_for(lambda: c.coordinator.request(
+            "DELETE", "/v1/spaces/other").status_code == 204)
         assert p.result("t", 120) == "ok"
         # Still more than n0 keeps: each page for another.
         p.check(0, 3000, 1, 120)
