@@ -90,7 +90,9 @@ def test_the_overhead_is_that_of_the_start_and_the_directories(rig):
     wait_for(lambda: memory(node)["overhead_bytes"] - said >= 2 * 32 * PAGE)
     assert memory(node)["overhead_bytes"] - said <= (2 * 32 + 1) * PAGE
     assert p.end() == 0
-    c.coordinator.delete("/v1/spaces/s")
+    # The node has to notice first that its client has gone.
+    wait_for(lambda: c.coordinator.request(
+        "DELETE", "/v1/spaces/s").status_code == 204)
     wait_for(lambda: memory(node)["overhead_bytes"] == said)
 
 
